@@ -31,7 +31,7 @@ class Runtime(Protocol):
     async def state(self) -> RuntimeState: ...
 
     async def scale(self, deployment: str, replicas: int, *, fence: int, by: str) -> None:
-        """Sets desired replicas; returns when recorded, not when ready. Surplus replicas are drained before they stop."""
+        """Sets desired replicas; returns when recorded, not when ready. Surplus replicas drain before they stop."""
         ...
 
     async def set_weights(self, service: str, weights: Weights, *, fence: int, by: str) -> None:
