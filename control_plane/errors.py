@@ -15,3 +15,7 @@ class SourceUnavailable(BackstayError):
 
 class ActuationRefused(BackstayError):
     """A change was not made and nothing moved: the message says which condition was not met."""
+
+
+class ToolMissing(BackstayError):
+    """A program that Backstay starts is not on this machine, or too old: the message says how to get it."""
