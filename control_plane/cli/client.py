@@ -1,0 +1,70 @@
+"""How commands talk to the running control plane."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+import httpx
+
+from control_plane.errors import ActuationRefused, InvalidDefinition, SourceUnavailable
+from control_plane.settings import Settings
+
+START_IT = "Start it with `make up` (or `.venv/bin/backstay up --detach`)."
+
+
+class ControlPlaneClient:
+    """Synchronous calls of the JSON API, with errors that say what to do next."""
+
+    def __init__(self, settings: Settings) -> None:
+        try:
+            token = settings.token_file.read_text().strip()
+        except FileNotFoundError as error:
+            raise SourceUnavailable(f"No stack has run in {settings.state_dir}. {START_IT}") from error
+        except PermissionError as error:
+            raise SourceUnavailable(f"{settings.token_file} belongs to another user: run this as that user.") from error
+        self._url = settings.local_url(10)
+        self._http = httpx.Client(
+            base_url=self._url,
+            headers={"Authorization": f"Bearer {token}", "X-Backstay-By": _caller()},
+            timeout=15.0,
+        )
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._call("POST", path, json=body)
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, f"/api/v1{path}", **options)
+        except httpx.ConnectError as error:
+            raise SourceUnavailable(f"The control plane does not answer at {self._url}. {START_IT}") from error
+        except httpx.HTTPError as error:
+            raise SourceUnavailable(f"The control plane at {self._url} broke off: {error}") from error
+        if answer.is_success:
+            body: dict[str, Any] = answer.json()
+            return body
+        raise _refusal(answer)
+
+
+def _caller() -> str:
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        return "command line"
+
+
+def _refusal(answer: httpx.Response) -> Exception:
+    try:
+        detail = answer.json().get("detail", answer.text)
+    except ValueError:
+        detail = answer.text[:300]
+    if isinstance(detail, list):  # what validation says, field by field
+        detail = "; ".join(f"{'.'.join(str(part) for part in item['loc'][1:])}: {item['msg']}" for item in detail)
+    if answer.status_code in (404, 422):
+        return InvalidDefinition(str(detail))
+    if answer.status_code == 409:
+        return ActuationRefused(str(detail))
+    return SourceUnavailable(f"{detail} (HTTP {answer.status_code})")

@@ -1,0 +1,1 @@
+"""`backstay slo`: check, export, status."""
