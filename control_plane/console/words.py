@@ -6,6 +6,7 @@ import math
 from datetime import datetime, timedelta
 
 THIN_SPACE = "\u202f"
+NO_BREAK_SPACE = "\u00a0"
 
 
 def duration(length: timedelta) -> str:
@@ -31,7 +32,7 @@ def percent(ratio: float | None, digits: int = 0) -> str:
         text = f"> {text}"
     elif ratio > 0 and float(text) == 0:
         text = f"< {10**-digits:.{digits}f}"
-    return f"{text} %"
+    return f"{text}{NO_BREAK_SPACE}%"
 
 
 def count(number: float) -> str:

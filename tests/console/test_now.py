@@ -64,7 +64,7 @@ def test_an_overspent_budget_has_an_empty_bar_and_a_negative_number() -> None:
     page = now_page(with_state(a_situation(), verdict=Verdict.PAGE, budget_remaining_ratio=-0.4), ())
     cell = page.rows[0].cells[1]
     assert cell is not None
-    assert (cell.budget_percent, cell.budget) == (0.0, "-40 %")
+    assert (cell.budget_percent, cell.budget) == (0.0, "-40\u00a0%")
 
 
 def test_an_observer_says_that_it_will_do_nothing() -> None:

@@ -25,18 +25,18 @@ def test_durations_read_in_their_two_largest_units(length: timedelta, text: str)
 
 
 def test_almost_all_is_never_shown_as_all() -> None:
-    assert words.percent(0.99999) == "> 99 %"
-    assert words.percent(0.999999, 3) == "> 99.999 %"
-    assert words.percent(1.0) == "100 %"
+    assert words.percent(0.99999) == "> 99\u00a0%"
+    assert words.percent(0.999999, 3) == "> 99.999\u00a0%"
+    assert words.percent(1.0) == "100\u00a0%"
 
 
 def test_almost_nothing_is_never_shown_as_nothing() -> None:
-    assert words.percent(0.0004) == "< 1 %"
-    assert words.percent(0.0) == "0 %"
+    assert words.percent(0.0004) == "< 1\u00a0%"
+    assert words.percent(0.0) == "0\u00a0%"
 
 
 def test_an_overspent_budget_is_negative() -> None:
-    assert words.percent(-0.25) == "-25 %"
+    assert words.percent(-0.25) == "-25\u00a0%"
 
 
 def test_missing_numbers_are_said_to_be_missing() -> None:

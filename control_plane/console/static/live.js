@@ -17,7 +17,8 @@ function showAge() {
   if (!age || !age.dataset.asOf) return;
   const seconds = Math.max(0, Math.round((Date.now() - Date.parse(age.dataset.asOf)) / 1000));
   age.classList.toggle("old", seconds > OLD_AFTER_S);
-  age.textContent = seconds > OLD_AFTER_S ? `data ${seconds} s old, waiting for Backstay` : `data ${seconds} s old`;
+  const length = seconds < 120 ? `${seconds} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+  age.textContent = seconds > OLD_AFTER_S ? `data ${length} old, waiting for Backstay` : `data ${length} old`;
 }
 
 function take(live, html) {
