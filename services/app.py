@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -48,6 +49,11 @@ def service_api(service: str) -> ServiceApi:
     return cast(ServiceApi, import_module(f"services.{PACKAGES[service]}.api"))
 
 
+def exit_at_once() -> None:
+    """What a crash is: no drain, no goodbye."""
+    os._exit(1)
+
+
 class Replica:
     """A whole replica as one ASGI application, with the handles its launcher needs."""
 
@@ -80,15 +86,18 @@ class Replica:
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
 
 
-def build_app(deployment: str, contexts: Sequence[ServiceContext], *, crash: Callable[[], None]) -> Replica:
+def build_app(deployment: str, contexts: Sequence[ServiceContext], crash: Callable[[], None] = exit_at_once) -> Replica:
     """A replica of `deployment` that serves these contexts: one for a microservice, seven for the monolith."""
-    return assemble(deployment, contexts, [service_api(c.service).router(c) for c in contexts], crash=crash)
+    return assemble(deployment, contexts, [service_api(c.service).router(c) for c in contexts], crash)
 
 
 def assemble(
-    deployment: str, contexts: Sequence[ServiceContext], routers: Sequence[APIRouter], *, crash: Callable[[], None]
+    deployment: str,
+    contexts: Sequence[ServiceContext],
+    routers: Sequence[APIRouter],
+    crash: Callable[[], None] = exit_at_once,
 ) -> Replica:
-    """The layers around given routes."""
+    """The layers around given routes. `crash` is what a crash fault does."""
     first = contexts[0]
     settings: SuiteSettings = first.settings
     metrics = first.telemetry.metrics

@@ -1,14 +1,14 @@
 """What a service may ask of another one. Over the mesh or in process, the caller cannot tell.
 
-Failures arrive as `services.problems.Problem`: a peer's 4xx keeps its status and sentence; a peer that failed, timed out
-or could not be reached is a 502, 504 or 503 that carries the peer's fault marker on.
+Failures arrive as `Problem`: a peer's 4xx keeps its status and sentence; a peer that failed, timed out or could not be
+reached is a 502, 504 or 503 that carries the peer's fault marker on.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
 
@@ -68,15 +68,16 @@ class ChatMessage:
 class ChatRequest:
     """One chat, as OpenAI's API words it.
 
-    `conversation_id` (there: in `metadata`) is where the exchange is kept; None: nowhere.
+    `conversation_id` (there: in `metadata`) is where the exchange is kept; None: nowhere. `exchange_id` (likewise)
+    names the exchange, so that one which is answered again after a crash joins the conversation once.
     """
 
     messages: Sequence[ChatMessage]
     model: str = "librechat-1"
     conversation_id: str | None = None
+    exchange_id: str | None = None
     max_tokens: int | None = None
     seed: int | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     # The offending value stays out: it may be a password.
-    findings = [{"at": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in error.errors()]
+    findings = [
+        {"at": ".".join(str(part) for part in e["loc"]), "message": e["msg"].removeprefix("Value error, ")}
+        for e in error.errors()
+    ]
     detail = "; ".join(f"{finding['at']}: {finding['message']}" for finding in findings[:3])
     return problem_response(422, detail or "The request is invalid.", extra={"errors": findings}, path=request.url.path)
 

@@ -1,8 +1,8 @@
 """One SQLite file a domain, written by several processes at once: replicas of the service and of the monolith.
 
-What makes that safe: WAL (readers never wait for the writer), `BEGIN IMMEDIATE` (the write lock is taken before anything
-is read, so no transaction dies half-way of a stale snapshot), a busy time-out, short transactions, ids that never collide,
-and migrations that run under the write lock, so replicas may start together.
+What makes that safe: WAL (readers never wait for the writer), `BEGIN IMMEDIATE` (the write lock is taken before
+anything is read, so no transaction dies half-way of a stale snapshot), a busy time-out, short transactions, ids that
+never collide, and migrations that run under the write lock, so replicas may start together.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class SqliteStorage:
 
 
 class SqliteDatabase:
-    """Work runs on threads, off the event loop: one writer, so a process never competes with itself, and two readers."""
+    """Work runs on threads, off the event loop: one writer, so a process never competes with itself; two readers."""
 
     def __init__(self, path: Path, migrations: Sequence[str], busy_timeout_seconds: float) -> None:
         self._path = path
