@@ -81,9 +81,9 @@ class Shelf:
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=self._cache()) as folder:
             self._unpack(list(packages), Path(folder))
 
-    def versions(self) -> dict[str, tuple[Path, str]]:
-        """Path and version of every program, each run once. Raises ToolMissing for one that is broken or too old."""
-        return {name: self._version(tool) for name, tool in TOOLS.items()}
+    def versions_of(self, *names: str) -> dict[str, tuple[Path, str]]:
+        """Path and version of programs, each run once. Raises ToolMissing for one that is broken or too old."""
+        return {name: self._version(TOOLS[name]) for name in names}
 
     def discard_broken(self) -> None:
         """Removes unpacked packages whose programs do not run, say after a move to an older distribution."""
@@ -249,7 +249,7 @@ def main(arguments: Iterable[str] = ()) -> int:
     try:
         shelf.discard_broken()
         shelf.fetch()
-        for name, (found, version) in shelf.versions().items():
+        for name, (found, version) in shelf.versions_of(*TOOLS).items():
             if not quiet:
                 _say(f"{name:<13} {version:<8} {found}")
     except ToolMissing as missing:

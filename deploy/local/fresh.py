@@ -26,6 +26,7 @@ HOME_OF = {"root": "/root", "user": "/home/newcomer"}
 LOGIN_OF = {"root": "root", "user": "newcomer"}
 STEPS = ("setup", "up", "test")
 NEWCOMER_INSTALLS = ("python3", "make", "git", "ca-certificates")  # and python3-venv, once set-up has asked for it
+CLONE = "git -c advice.detachedHead=false clone --quiet /srv/backstay backstay"
 NETWORK_VARIABLES = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"),
@@ -57,12 +58,18 @@ class BareMachine:
         }
         # setpriv and not su: su opens a session and rewrites the environment
         drop = ["setpriv", f"--reuid={LOGIN_OF[who]}", f"--regid={LOGIN_OF[who]}", "--init-groups"]
-        enter = ["nsenter", f"--target={self.namespace}", "--mount", "--pid", "--root", f"--wd={home}"]
-        inside = ["env", "-i", *(f"{name}={value}" for name, value in variables.items()), "sh", "-c", command]
+        inside = [
+            "env",
+            "-i",
+            *(f"{name}={value}" for name, value in variables.items()),
+            "sh",
+            "-c",
+            f"cd && {command}",
+        ]
         print(f"\n[{who}] $ {command}", flush=True)
         started = time.monotonic()
         process = subprocess.Popen(
-            [*enter, *drop, *inside],
+            [*self._enter(), *drop, *inside],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -78,11 +85,14 @@ class BareMachine:
             raise Failed(f"as {who}, `{command}` ended with exit code {process.returncode}")
         return "".join(said)
 
+    def _enter(self) -> list[str]:
+        namespaces = ("--mount", "--pid", "--root", f"--wd=/proc/{self.namespace}/root")
+        return ["nsenter", f"--target={self.namespace}", *namespaces]
+
     def still_running(self) -> list[str]:
         """Command lines of processes in the machine that belong to nobody who waits for them."""
-        enter = ["nsenter", f"--target={self.namespace}", "--mount", "--pid", "--root"]
         return subprocess.run(
-            [*enter, "python3", "-c", LOOK], check=True, capture_output=True, text=True
+            [*self._enter(), "python3", "-c", LOOK], check=True, capture_output=True, text=True
         ).stdout.splitlines()
 
 
@@ -155,7 +165,7 @@ def running(root: Path) -> Iterator[BareMachine]:
 
 
 def prove(machine: BareMachine, identities: Sequence[str], until: str) -> None:
-    machine.run("user", "git clone --quiet /srv/backstay backstay")
+    machine.run("user", CLONE)
     refused = machine.run("user", "cd backstay && make setup", expect_failure=True)
     if "apt-get install python3-venv" not in refused:
         raise Failed("without the venv module, set-up did not say how to install it")
@@ -167,7 +177,7 @@ def prove(machine: BareMachine, identities: Sequence[str], until: str) -> None:
     )  # as in an image: the user has no package lists and may not write any
     for who in identities:
         if who == "root":
-            machine.run("root", "git clone --quiet /srv/backstay backstay")
+            machine.run("root", CLONE)
         for step in STEPS[: STEPS.index(until) + 1]:
             machine.run(who, f"cd backstay && make {step}")
             if step == "setup":

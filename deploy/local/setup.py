@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,8 +29,9 @@ PROGRESS = ("Downloading", "Prepared", "Installed", "Bytecode")  # lines of uv t
 class Environment:
     """The project's virtual environment, and a stamp in it that says what it was made from."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, run: Callable[..., None] | None = None) -> None:
         self.repository = repository
+        self._run = run or run_step
         self.folder = repository / ".venv"
         self.python = self.folder / "bin" / "python"
         self._stamp_file = self.folder / "backstay-setup.json"
@@ -44,7 +46,9 @@ class Environment:
         }
 
     def stamp(self) -> dict[str, str] | None:
-        """What this environment was made from; None when it is missing, or its set-up did not end."""
+        """What this environment was made from; None when it is missing or broken, or its set-up did not end."""
+        if not self.python.exists():  # a link to a Python that an upgrade has removed
+            return None
         try:
             found = json.loads(self._stamp_file.read_text())
         except (OSError, ValueError):
@@ -54,29 +58,24 @@ class Environment:
     def is_current(self) -> bool:
         return self.stamp() == self.wanted_stamp()
 
-    def write_stamp(self) -> None:
-        self._stamp_file.write_text(json.dumps(self.wanted_stamp(), indent=2) + "\n")
-
     def make(self) -> None:
         """Brings the environment to its wanted state, from whatever state it is in."""
-        made_from, wanted = self.stamp(), self.wanted_stamp()
+        made_from, wanted = self.stamp() or {}, self.wanted_stamp()
+        changed = {key for key in wanted if made_from.get(key) != wanted[key]}
         self._stamp_file.unlink(missing_ok=True)  # from here on an interruption shows
-        if made_from is None or any(made_from.get(key) != wanted[key] for key in ("folder", "python")):
+        if changed & {"folder", "python"}:
             self._create()
-        if made_from is None or made_from.get("pins") != wanted["pins"] or not self._has_uv():
+        if changed & {"folder", "python", "pins"}:
             self._install_pins()
         self._install_project()
-        self.write_stamp()
+        self._stamp_file.write_text(json.dumps(wanted, indent=2) + "\n")
 
     def _create(self) -> None:
         if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
             fail(f"{sys.executable} has no venv module. {_venv_remedy()}")
         say(f"Creating .venv with Python {sys.version.split()[0]}")
         # Emptied first: of what an interrupted installation left behind, nothing can be trusted.
-        run("Creating .venv", sys.executable, "-I", "-m", "venv", "--clear", str(self.folder))
-
-    def _has_uv(self) -> bool:
-        return (self.folder / "bin" / "uv").exists()
+        self._run("Creating .venv", sys.executable, "-I", "-m", "venv", "--clear", str(self.folder))
 
     def _install_pins(self) -> None:
         pins = self.repository / PINS
@@ -85,7 +84,7 @@ class Environment:
             only_uv = Path(folder) / PINS
             only_uv.write_text(_block_of("uv", pins.read_text()))
             pip = (str(self.python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-            run("Installing uv", *pip, "--require-hashes", "--no-deps", "-r", str(only_uv))
+            self._run("Installing uv", *pip, "--require-hashes", "--no-deps", "-r", str(only_uv))
         # Bytecode is compiled now: uv does not do it by itself, and where PYTHONDONTWRITEBYTECODE is set Python never
         # does either, which costs every process of the stack seconds at each start.
         self._uv("sync", "--require-hashes", "--compile-bytecode", str(pins))
@@ -94,8 +93,8 @@ class Environment:
         self._uv("install", "--no-deps", "--no-build-isolation", "--editable", str(self.repository))
 
     def _uv(self, command: str, *arguments: str) -> None:
-        uv = (str(self.folder / "bin" / "uv"), "pip", command, "--no-config", "--python", str(self.python))
-        run("Installing the packages", *uv, *arguments, environment=self._uv_environment())
+        uv = (str(self.folder / "bin" / "uv"), "pip", command, "--python", str(self.python))
+        self._run("Installing the packages", *uv, *arguments, environment=self._uv_environment())
 
     def _uv_environment(self) -> dict[str, str]:
         """The environment for uv, with what the machine's pip is configured with: uv does not read pip's files."""
@@ -148,7 +147,7 @@ def _venv_remedy() -> str:
     return "Install it with your package manager, or name another Python: PYTHON=/path/to/python3 make setup"
 
 
-def run(doing: str, *command: str, environment: dict[str, str] | None = None) -> None:
+def run_step(doing: str, *command: str, environment: dict[str, str] | None = None) -> None:
     """Runs a step and passes on its progress; when it fails, shows its words, says the next step, and ends."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     said = []
