@@ -49,7 +49,7 @@ class Metrics:
     """The metric families of one process."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a series for each series, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each series, which nobody reads
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         by_route = ("service", "endpoint", "method")
