@@ -53,6 +53,7 @@ class Deployment:
     slots_per_replica: int  # requests that one replica serves at a time
     restarts: int = 0  # since the stack started, all replicas
     draining: int = 0  # replicas that finish what they have and get nothing new
+    stream_slots_per_replica: int = 0  # streams have slots of their own; 0 where the runtime does not say
 
     @property
     def ready_slots(self) -> int:
