@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from control_plane.cli import drills, orders
+from control_plane.cli import drills, orders, slo
 from control_plane.cli.output import stderr
 from control_plane.errors import BackstayError
 
@@ -22,6 +22,7 @@ for command in (orders.rollback, orders.scale, orders.cutover, orders.freeze, or
     app.command()(command)
 app.add_typer(orders.decisions, name="decisions")
 app.add_typer(orders.deploys, name="deploys")
+app.add_typer(slo.slo, name="slo")
 
 
 def main() -> None:

@@ -1,1 +1,65 @@
-"""`backstay slo`: check, export, status."""
+"""`backstay slo`: check the files, export rules, read the state."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from control_plane.adapters.definition_files import read_slo_files
+from control_plane.cli.client import ControlPlaneClient
+from control_plane.cli.output import Format, FormatOption, print_json, print_table, stdout
+from control_plane.console import words
+from control_plane.settings import Settings
+from control_plane.slo import loading
+
+slo = typer.Typer(no_args_is_help=True, help="Service level objectives: check, export, status.")
+
+
+@slo.command()
+def check(paths: Annotated[list[Path], typer.Argument()], output: FormatOption = Format.TEXT) -> None:
+    """The spec doctor, offline. Exit 1 on findings, each as `file:line: CODE message`.
+
+    Example: backstay slo check slos/
+    """
+    catalogue, findings = loading.read(read_slo_files(paths))
+    if output is Format.JSON:
+        print_json({"findings": [{**asdict(finding), "severity": finding.severity.value} for finding in findings]})
+    else:
+        for finding in findings:
+            stdout.print(str(finding), markup=False)
+        if not findings:
+            stdout.print(f"{len(catalogue.slos)} SLOs, no findings.")
+    raise typer.Exit(1 if findings else 0)
+
+
+@slo.command()
+def status(
+    service: Annotated[str | None, typer.Option(help="Only this service.")] = None, output: FormatOption = Format.TEXT
+) -> None:
+    """Every SLO: SLI, burn rates, budget left, coverage, verdict.
+
+    Example: backstay slo status --service ai-gateway-service
+    """
+    answer = ControlPlaneClient(Settings()).get("/slos")
+    states = [state for state in answer["slos"] if service in (None, state["service"])]
+    if output is Format.JSON:
+        print_json({"slos": states})
+        return
+    rows = [
+        [
+            state["name"],
+            state["verdict"].replace("_", " "),
+            words.percent(state["sli"]["estimate"], 3) if state["sli"] else "unknown",
+            words.percent(state["budget_remaining_ratio"]),
+            words.burn(state["burn_rates"].get("5m")),
+            words.burn(state["burn_rates"].get("1h")),
+            words.percent(state["coverage_ratio"]),
+            state["reason"],
+        ]
+        for state in states
+    ]
+    columns = ["slo", "verdict", "sli", "budget left", "burn 5m", "burn 1h", "coverage", "why"]
+    print_table(columns, rows, "No SLO has been evaluated yet: the first tick comes a few seconds after start.")
