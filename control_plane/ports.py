@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from control_plane.slo.events import Selector, Series
 from control_plane.topology import Backend, RuntimeState, Weights
+from control_plane.tracing.spans import Trace
 
 
 class EventSource(Protocol):
@@ -68,3 +69,57 @@ class Alert:
 
 class AlertSink(Protocol):
     async def send(self, alerts: Sequence[Alert]) -> None: ...
+
+    async def active(self) -> Sequence[ActiveAlert]:
+        """Every alert that is not resolved, also those that a silence or a faster tier hides."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveAlert:
+    """One alert as Alertmanager holds it."""
+
+    fingerprint: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    starts_at: datetime
+    ends_at: datetime  # when it counts as resolved unless it is posted again
+    receivers: tuple[str, ...]
+    silenced_by: tuple[str, ...] = ()  # ids of silences
+    inhibited_by: tuple[str, ...] = ()  # fingerprints of the alerts that hide it
+
+    @property
+    def notifies(self) -> bool:
+        """Whether it reaches its receivers."""
+        return not self.silenced_by and not self.inhibited_by
+
+
+@dataclass(frozen=True, slots=True)
+class TraceQuery:
+    """Traces to sample: one of their spans belongs to `service`, began in the time range, and fits the rest."""
+
+    service: str
+    start: datetime
+    end: datetime
+    limit: int = 100  # traces at most
+    operation: str | None = None
+    min_duration: timedelta | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class TraceSource(Protocol):
+    """A Jaeger-like store of traces. Every method raises SourceUnavailable rather than answer in part."""
+
+    async def services(self) -> Sequence[str]:
+        """Names of services that have sent spans."""
+        ...
+
+    async def operations(self, service: str) -> Sequence[str]: ...
+
+    async def traces(self, query: TraceQuery) -> Sequence[Trace]:
+        """Up to `limit` traces, spread over the time range: on a busy service the newest alone are no fair sample."""
+        ...
+
+    async def trace(self, trace_id: str) -> Trace | None:
+        """One trace; None when it is not (or no longer) held."""
+        ...

@@ -52,6 +52,15 @@ class Settings(BaseSettings):
     jaeger_query_url: str | None = None
     """Base URL of a Jaeger query API; None is the embedded trace store."""
 
+    trace_store_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of the embedded trace store; None is the local stack's."""
+
+    trace_store_megabytes: Annotated[int, Field(ge=8, le=65536)] = 128
+    """Memory that the embedded trace store gives to traces, in MiB; the oldest traces go first."""
+
+    trace_store_minutes: Annotated[float, Field(gt=0, le=10080)] = 60.0
+    """Minutes that the embedded trace store keeps a trace at most."""
+
     public_url: str | None = None
     """URL under which people reach the console, used in links of alerts; None is the console's own address."""
 
@@ -94,9 +103,13 @@ class Settings(BaseSettings):
     def console_at(self) -> str:
         return self.public_url or self.local_url(10)
 
+    @property
+    def trace_store_at_port(self) -> int:
+        return self.trace_store_port or self.port_base + 18
+
     @cached_property
     def jaeger_at(self) -> str:
-        return self.jaeger_query_url or self.local_url(18)
+        return self.jaeger_query_url or f"http://127.0.0.1:{self.trace_store_at_port}"
 
     @cached_property
     def prometheus_at(self) -> str:
