@@ -106,7 +106,7 @@ def assemble(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         for context in contexts:
-            await context.finish_background(settings.drain_seconds)
+            await context.close()
 
     app = FastAPI(
         title=deployment,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -36,6 +36,7 @@ class ServiceContext:
     clock: Clock = utc_now
     monotonic: Monotonic = monotonic
     _parts: dict[Any, Any] = field(default_factory=dict)
+    _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     _background: set[asyncio.Task[None]] = field(default_factory=set)
 
     def once(self, build: Callable[[ServiceContext], T]) -> T:
@@ -57,9 +58,16 @@ class ServiceContext:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def finish_background(self, timeout_seconds: float) -> None:
+    def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have `close` called when the replica stops, after all requests and background work."""
+        self._closing.append(close)
+
+    async def close(self) -> None:
+        """Finish what is pending, as long as a drain may take, then close what the service opened."""
         if self._background:
-            await asyncio.wait(self._background, timeout=timeout_seconds)
+            await asyncio.wait(self._background, timeout=self.settings.drain_seconds)
+        for close in reversed(self._closing):
+            await close()
 
     async def _guarded(self, work: Coroutine[Any, Any, object], what: str) -> None:
         try:

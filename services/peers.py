@@ -6,7 +6,7 @@ reached is a 502, 504 or 503 that carries the peer's fault marker on.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -123,7 +123,7 @@ class Notifications(Protocol):
 
 
 class Completions(Protocol):
-    def stream(self, token: str, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+    def stream(self, token: str, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         """Answer a chat in the name of the token's user, piece by piece.
 
         POST /v1/chat/completions with `stream: true`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -227,7 +227,7 @@ class MeshNotifications(_MeshPeer):
 class MeshCompletions(_MeshPeer):
     peer = "ai-gateway-service"
 
-    async def stream(self, token: str, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+    async def stream(self, token: str, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         metadata = {"conversation_id": request.conversation_id, "exchange_id": request.exchange_id}
         body = {
             "model": request.model,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import orjson
@@ -44,7 +45,7 @@ RECONNECT = Event('{"reason":"draining"}', name="reconnect")
 """Come back with Last-Event-ID: this replica is about to stop, another one goes on."""
 
 
-async def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+async def event_stream(events: AsyncGenerator[bytes, None]) -> StreamingResponse:
     """Answer with `events`, on a stream slot. Raises a 503 Problem if none is free.
 
     The first failure ends the stream with an `error` event and is counted, because the status said 200 long before.
@@ -75,11 +76,12 @@ def ends_with_error(fault: str | None = None) -> None:
         record.fault = record.fault or fault
 
 
-async def _guarded(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _guarded(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     problem: Problem
     try:
-        async for event in events:
-            yield event
+        async with aclosing(events):
+            async for event in events:
+                yield event
         return
     except Problem as error:
         problem = error

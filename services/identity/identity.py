@@ -24,6 +24,7 @@ class Identity:
         self._clock = context.clock
         self._accounts = Accounts(context.storage.database("identity", MIGRATIONS))
         self._passwords = Passwords(context.settings.password_hash_workers)
+        context.on_close(self._passwords.close)
         self._registrations = context.telemetry.counter("user_registrations_total", "Accounts made", ["outcome"])
         self._logins = context.telemetry.counter("user_logins_total", "Attempts to sign in", ["outcome"])
         self._introspections = context.telemetry.counter("token_introspections_total", "Tokens asked about", ["active"])
