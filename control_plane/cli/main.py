@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from control_plane.cli import drills, orders, slo
+from control_plane.cli import admin, drills, orders, slo, stack
 from control_plane.cli.output import stderr
 from control_plane.errors import BackstayError
 
@@ -18,11 +18,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Watches every SLO of LibreChat's migration and pulls traffic back before users are hurt.",
 )
-for command in (orders.rollback, orders.scale, orders.cutover, orders.freeze, orders.thaw, drills.drill):
+for command in (
+    stack.up,
+    stack.down,
+    stack.status,
+    orders.rollback,
+    orders.scale,
+    orders.cutover,
+    orders.freeze,
+    orders.thaw,
+    drills.drill,
+):
     app.command()(command)
 app.add_typer(orders.decisions, name="decisions")
 app.add_typer(orders.deploys, name="deploys")
 app.add_typer(slo.slo, name="slo")
+app.add_typer(admin.admin, name="admin")
 
 
 def main() -> None:
