@@ -43,4 +43,4 @@ lock: setup ## pin what pyproject.toml asks for in requirements.txt; ARGS=--upgr
 		--output-file requirements.txt $(ARGS) pyproject.toml
 
 docs: setup ## write the pages that are made from code: docs/settings.md
-	@$(BIN)/python -m control_plane.settings > docs/settings.md
+	@$(BIN)/python -m docs.settings > docs/settings.md

@@ -87,7 +87,7 @@ class Environment:
             self._run("Installing uv", *pip, "--require-hashes", "--no-deps", "-r", str(only_uv))
         # Bytecode is compiled now: uv does not do it by itself, and where PYTHONDONTWRITEBYTECODE is set Python never
         # does either, which costs every process of the stack seconds at each start.
-        self._uv("sync", "--require-hashes", "--compile-bytecode", str(pins))
+        self._uv("sync", "--require-hashes", "--no-build", "--compile-bytecode", str(pins))
 
     def _install_project(self) -> None:
         self._uv("install", "--no-deps", "--no-build-isolation", "--editable", str(self.repository))

@@ -30,7 +30,8 @@ def checkout(tmp_path: Path) -> Path:
 # --- which Python ---
 
 A_GOOD_PYTHON = f'case "$*" in *setup.py*) echo "set up with $0" ;; *) exec {sys.executable} "$@" ;; esac'
-AN_OLD_PYTHON = 'case "$2" in *print*) echo 3.9 ;; *) exit 1 ;; esac'
+AN_OLD_PYTHON = "echo 3.9"
+A_PYTHON_FROM_THE_FUTURE = "echo 3.15"
 A_SHIM_OF_NO_VERSION = 'echo "command not found" >&2; exit 127'
 
 
@@ -76,7 +77,14 @@ def test_set_up_says_which_python_is_too_old(set_up_with: Callable[..., subproce
     ended = set_up_with({"python3": AN_OLD_PYTHON})
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
-    assert "needs Python 3.11 or newer, but python3 is 3.9" in ended.stderr
+    assert "needs Python 3.11 to 3.14, but python3 is 3.9" in ended.stderr
+
+
+def test_set_up_prefers_a_python_that_the_pins_know_to_a_newer_one(
+    set_up_with: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    ended = set_up_with({"python3": A_PYTHON_FROM_THE_FUTURE, "python3.13": A_GOOD_PYTHON})
+    assert "python3.13" in ended.stdout
 
 
 def test_set_up_without_any_python_says_what_to_install(
