@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from control_plane.slo.burn_rate import burn_rate, burns_faster, lower_bound
 from control_plane.slo.events import EventCounts
@@ -46,6 +47,7 @@ TIERS: tuple[Tier, ...] = (
 )
 
 
+@lru_cache(maxsize=4096)
 def factor_in_force(tier: Tier, objective: Objective) -> Decimal:
     """The tier's factor, lowered where even a full outage could not exceed it (factor x budget >= 1)."""
     factor = tier.factor(objective)

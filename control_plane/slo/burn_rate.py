@@ -57,11 +57,11 @@ def burns_faster(events: EventCounts, objective: Objective, factor: Decimal) -> 
     """Whether the burn rate is above `factor`: exact where floats would decide a tie by their last bit."""
     if events.total <= 0:
         return False
-    allowed = Fraction(factor) * Fraction(objective.error_budget)
+    allowed = factor * objective.error_budget
     difference = events.bad / events.total - float(allowed)
     if abs(difference) > 1e-9:
         return difference > 0
-    return Fraction(events.bad) > allowed * Fraction(events.total)
+    return Fraction(events.bad) > Fraction(allowed) * Fraction(events.total)
 
 
 def lower_bound(events: EventCounts) -> float:

@@ -76,6 +76,7 @@ class Ledger:
         self._levels = [_Level(width, reach, columns) for width, reach in RESOLUTIONS]
         self._pinned_at = np.empty(0)  # ascending
         self._pinned = np.empty((0, columns))
+        self._looked_up: dict[float, Floats] = {}  # rows by time, until the next change: all SLOs ask the same times
 
     @property
     def newest(self) -> float | None:
@@ -87,6 +88,7 @@ class Ledger:
         """Counts `amounts[i]` in `columns[i]` at `times[i]`, in any order of time."""
         if not len(times):
             return
+        self._looked_up.clear()
         for level in self._levels:
             level.add(columns, times, amounts)
         if len(self._pinned_at):
@@ -97,10 +99,16 @@ class Ledger:
 
     def at(self, time: float) -> Floats:
         """Everything counted up to `time`, rounded down to the finest boundary still held. Not for writing."""
+        row = self._looked_up.get(time)
+        if row is None:
+            row = self._looked_up[time] = self._look_up(time)
+        return row
+
+    def _look_up(self, time: float) -> Floats:
         pin = int(np.searchsorted(self._pinned_at, time))
         if pin < len(self._pinned_at) and self._pinned_at[pin] == time:
-            row: Floats = self._pinned[pin]
-            return row
+            pinned: Floats = self._pinned[pin]
+            return pinned
         for level in self._levels:
             if level.head is None:
                 return np.zeros(self.columns)
@@ -147,6 +155,7 @@ class Ledger:
             if place < len(self._pinned_at) and self._pinned_at[place] == time:
                 continue
             row = self.at(time).copy()
+            self._looked_up.clear()
             self._pinned_at = np.insert(self._pinned_at, place, time)
             self._pinned = np.insert(self._pinned, place, row, axis=0)
         self._forget_old_pins()

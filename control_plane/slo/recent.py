@@ -27,7 +27,7 @@ def recent_events(ledger: Ledger, columns: Columns, scrape_seconds: float, spans
     steps = np.diff(rows[:, [columns.total, columns.bad, columns.measured]], axis=0)
     seen = steps[:, 2] > 0
     return RecentEvents(
-        seconds=tuple(int(t) for t in times[1:][seen]),
+        seconds=tuple(times[1:][seen].astype(np.int64).tolist()),
         total=tuple(steps[seen, 0].tolist()),
         bad=tuple(np.maximum(steps[seen, 1], 0.0).tolist()),
         dispersion=_dispersion(ledger, columns, spans),
