@@ -16,8 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ HOME_OF = {"root": "/root", "user": "/home/newcomer"}
 LOGIN_OF = {"root": "root", "user": "newcomer"}
 STEPS = ("setup", "up", "test")
 NEWCOMER_INSTALLS = ("python3", "make", "git", "ca-certificates")  # and python3-venv, once set-up has asked for it
+LONGEST_STEP_SECONDS = 2400  # `make test` promises half of that
 CLONE = "git -c advice.detachedHead=false clone --quiet /srv/backstay backstay"
 NETWORK_VARIABLES = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -75,13 +77,18 @@ class BareMachine:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        said = []
-        for line in process.stdout or ():
-            said.append(line)
-            print(f"[{who}] {line}", end="", flush=True)
-        failed = process.wait() != 0
+        said: list[str] = []
+        listener = threading.Thread(target=_pass_on, args=(process.stdout, f"[{who}] ", said), daemon=True)
+        listener.start()
+        try:
+            process.wait(LONGEST_STEP_SECONDS)
+        except subprocess.TimeoutExpired as late:
+            raise Failed(f"as {who}, `{command}` had not ended after {late.timeout:.0f} s") from late
+        listener.join(5)
         print(f"[{who}] ... {time.monotonic() - started:.1f} s", flush=True)
-        if failed != expect_failure:
+        if listener.is_alive():  # then `make up | tee log` would wait for ever, too
+            raise Failed(f"as {who}, `{command}` ended, but something that it started still holds its output")
+        if (process.returncode != 0) != expect_failure:
             raise Failed(f"as {who}, `{command}` ended with exit code {process.returncode}")
         return "".join(said)
 
@@ -94,6 +101,12 @@ class BareMachine:
         return subprocess.run(
             [*self._enter(), "python3", "-c", LOOK], check=True, capture_output=True, text=True
         ).stdout.splitlines()
+
+
+def _pass_on(lines: Iterable[str], prefix: str, said: list[str]) -> None:
+    for line in lines:
+        said.append(line)
+        print(prefix + line, end="", flush=True)
 
 
 # Everything but the first process, its sleep, this look itself and what has ended already.

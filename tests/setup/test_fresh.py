@@ -51,6 +51,12 @@ def test_a_process_that_outlives_its_command_is_seen_and_ends_with_the_machine()
 
 
 @pytest.mark.usefixtures("machine_is_possible")
+def test_a_process_that_holds_on_to_the_output_of_its_command_is_a_broken_promise() -> None:
+    with fresh.running(Path("/")) as machine, pytest.raises(fresh.Failed, match="still holds its output"):
+        machine.run("root", "setsid sleep 60 &")
+
+
+@pytest.mark.usefixtures("machine_is_possible")
 def test_a_command_that_fails_is_a_broken_promise() -> None:
     with fresh.running(Path("/")) as machine, pytest.raises(fresh.Failed, match="exit code 3"):
         machine.run("root", "exit 3")
