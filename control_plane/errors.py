@@ -17,5 +17,9 @@ class ActuationRefused(BackstayError):
     """A change was not made and nothing moved: the message says which condition was not met."""
 
 
+class StaleFence(ActuationRefused):
+    """Somebody with a newer fencing token acts now: stop acting, and write nothing more."""
+
+
 class ToolMissing(BackstayError):
     """A program that Backstay starts is not on this machine, or too old: the message says how to get it."""

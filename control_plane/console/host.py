@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from control_plane.ports import Login as Login
 from control_plane.situation import Moment, Situation
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """A person's open session. `csrf` must come back with every form."""
-
-    username: str
-    csrf: str
 
 
 class Accounts(Protocol):
