@@ -59,7 +59,7 @@ def replicas_for(demand: Demand, deployment: Deployment, headroom: float) -> int
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Replicas that a deployment should have. `wanted` is what the demand asks for, `replicas` what the limits allow."""
+    """Replicas that a deployment should have: `wanted` by its demand, `replicas` by its limits too."""
 
     replicas: int
     wanted: int

@@ -10,6 +10,7 @@ import numpy as np
 
 from control_plane.decisions.capacity import NO_DEMAND, Demand
 from control_plane.slo.events import Selector, Series
+from control_plane.topology import MONOLITH
 
 SATURATION_SELECTORS: tuple[Selector, ...] = (
     Selector("http_slots"),
@@ -88,7 +89,8 @@ def slot_use(series: Sequence[Series], at: float) -> SlotUse:
     }
     services = {service: _demand(by_kind) for service, by_kind in asked.items()}
     for deployment in known:
-        services.setdefault(deployment, NO_DEMAND)
+        if deployment != MONOLITH:
+            services.setdefault(deployment, NO_DEMAND)
     return SlotUse(known, services)
 
 

@@ -154,7 +154,7 @@ def fast_path(
     best = max(tested, key=lambda result: (result.fired, -result.p_value))
     if not best.fired and best.p_value > SUSPECT_BELOW:
         return longest
-    began_at = _began_at(seconds, total, bad, null_share, best.share, width)
+    began_at = _began_at(seconds, total, bad, null_share, best.share)
     if best.fired:
         return _with(best, Outcome.FIRED, began_at, None)
     rate = longest.total / (seconds[-1] - seconds[begin] + width)
@@ -185,11 +185,11 @@ def _scrape_width(seconds: Sequence[int]) -> int:
 
 
 def _began_at(
-    seconds: Sequence[int], total: Sequence[float], bad: Sequence[float], null_share: float, share: float, width: int
+    seconds: Sequence[int], total: Sequence[float], bad: Sequence[float], null_share: float, share: float
 ) -> int:
     """Likeliest second at which the share rose from `null_share` to `share` (maximum likelihood change point).
 
-    At the first entry it may have begun earlier than what is remembered here.
+    It is the end of the first scrape that showed it. At the first entry it may have begun before what is remembered.
     """
     share = min(max(share, null_share * 1.01), 1 - 1e-9)
     gain_bad = math.log(share / null_share)
@@ -199,7 +199,7 @@ def _began_at(
         score += bad[index] * gain_bad + max(0.0, total[index] - bad[index]) * gain_good
         if score > best and bad[index] > 0:
             best, began = score, seconds[index]
-    return began - width
+    return began
 
 
 def _missing(
