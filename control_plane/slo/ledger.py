@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,9 +167,9 @@ class Ledger:
             keep = self._pinned_at >= newest - RESOLUTIONS[-1][1]
             self._pinned_at, self._pinned = self._pinned_at[keep], self._pinned[keep]
 
-    def arrays(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything held, by name, for a snapshot."""
-        held: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {
+        held: dict[str, NDArray[Any]] = {
             "pinned_at": self._pinned_at,
             "pinned": self._pinned,
         }
@@ -178,7 +179,7 @@ class Ledger:
         return held
 
     @classmethod
-    def of_arrays(cls, held: Mapping[str, NDArray[np.float64]], columns: Indices) -> Ledger:
+    def of_arrays(cls, held: Mapping[str, NDArray[Any]], columns: Indices) -> Ledger:
         """A ledger out of `arrays()`; column i is what was column `columns[i]`, and empty for -1.
 
         Raises ValueError when the arrays are not of this shape.

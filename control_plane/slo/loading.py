@@ -52,9 +52,12 @@ def read(files: Mapping[str, str]) -> tuple[Catalogue, tuple[Finding, ...]]:
             each.reader.note(each.node, "duplicate-name", f"{each.kind} {each.name!r} is already defined at {where}")
     slos = [slo for each in objects if each.kind == "SLO" and (slo := _SloReader(each, named).read()) is not None]
     services = {each.name: each.title for each in objects if each.kind == "Service"}
+    spoken_of = {each.spec.fields["service"].text for each in objects if "service" in each.spec.fields}
     for each in objects:
         if each.kind == "DataSource":
             _scrape_interval(each)
+        elif each.kind == "Service" and each.name not in spoken_of:
+            each.reader.warn(each.node, "no-slo", f"no SLO speaks of service {each.name!r}")
         elif each.kind.startswith("Alert"):
             each.reader.warn(
                 each.node, "alerting-not-read", "is not read: Backstay alerts on burn rates of its own (multi-window)"

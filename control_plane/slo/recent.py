@@ -13,6 +13,8 @@ from control_plane.slo.ledger import MINUTE, Columns, Ledger
 
 SPAN = timedelta(minutes=2)
 DISPERSION_MINUTES = 60
+EDGES = 4
+"""Pairs of minutes at the edges of one incident: two at each end, since it begins and ends within a minute."""
 
 
 def recent_events(ledger: Ledger, columns: Columns, scrape_seconds: float, spans: tuple[Span, ...]) -> RecentEvents:
@@ -39,8 +41,8 @@ def _dispersion(ledger: Ledger, columns: Columns, spans: tuple[Span, ...]) -> fl
 
     The newest two minutes are left out: what happens now must not excuse itself. Compared are neighbouring minutes,
     (a - b)^2 / (a + b), which is 1 on average for independent events of any slowly changing rate, so that an earlier
-    incident counts at its two edges only. The largest fifth, and at least those two edges, is cut off: one incident
-    must not blind the next hour to another.
+    incident counts at its edges only. The largest fifth, and at least those edges, is cut off: one incident must not
+    blind the next hour to another.
     """
     newest = ledger.newest
     if newest is None:
@@ -57,5 +59,5 @@ def _dispersion(ledger: Ledger, columns: Columns, spans: tuple[Span, ...]) -> fl
     if not both.any():
         return 1.0
     ratios: NDArray[np.float64] = np.sort((first[both] - second[both]) ** 2 / (first[both] + second[both]))
-    kept = ratios[: max(0, len(ratios) - max(2, len(ratios) // 5))]
+    kept = ratios[: max(0, len(ratios) - max(EDGES, len(ratios) // 5))]
     return max(1.0, float(kept.mean())) if len(kept) else 1.0

@@ -85,7 +85,7 @@ class Buckets:
             if self.bucket.boundary in boundaries:
                 self.groups[group] = self.bucket.boundary
             elif complete:
-                self.groups[group] = _neighbours(self.bucket.boundary, boundaries)
+                self.groups[group] = neighbours(self.bucket.boundary, boundaries)
         unknown = [group for group in {*totals, *seen} if group not in self.groups]
         if self.groups or unknown:
             self.wide = bool(unknown)
@@ -143,7 +143,8 @@ def _text(value: Decimal | None) -> str | None:
     return None if value is None else str(value)
 
 
-def _neighbours(threshold: Decimal, boundaries: Iterable[Decimal]) -> Neighbours:
+def neighbours(threshold: Decimal, boundaries: Iterable[Decimal]) -> Neighbours:
+    """The buckets next to a threshold, of those that a histogram has."""
     below = [value for value in boundaries if value < threshold]
     above = [value for value in boundaries if value > threshold]
     return Neighbours(max(below) if below else None, min(above) if above else INFINITY)
