@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,7 +21,7 @@ from services.faults import FaultLayer, Faults
 from services.problems import install_problem_handlers
 from services.settings import SuiteSettings
 from services.slots import SlotLayer, Slots
-from services.telemetry import Metrics, ServiceOf, TelemetryLayer
+from services.telemetry import Metrics, RouteTable, TelemetryLayer
 
 PACKAGES: Mapping[str, str] = {
     "identity-service": "identity",
@@ -125,6 +126,7 @@ def assemble(
 
     slots = Slots(settings.slots, settings.stream_slots, settings.queue_seconds, metrics, deployment)
     faults = Faults(lambda: first.clock().timestamp(), crash, random.Random())  # noqa: S311
-    service_of = ServiceOf({c.service: c.telemetry for c in contexts}, default=first.telemetry)
-    business = TelemetryLayer(SlotLayer(FaultLayer(app, faults), slots, service_of), service_of)
+    templates = [(r.path_regex, r.path) for router in routers for r in router.routes if isinstance(r, APIRoute)]
+    table = RouteTable({c.service: c.telemetry for c in contexts}, default=first.telemetry, templates=templates)
+    business = TelemetryLayer(SlotLayer(FaultLayer(app, faults), slots, table), table)
     return Replica(business, lifespan=app, metrics=metrics, slots=slots, faults=faults, drain=first.drain)

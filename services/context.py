@@ -62,10 +62,14 @@ class ServiceContext:
         """Have `close` called when the replica stops, after all requests and background work."""
         self._closing.append(close)
 
+    async def finish_background(self, timeout_seconds: float) -> None:
+        """Wait until what is pending is done, at most so long."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=timeout_seconds)
+
     async def close(self) -> None:
         """Finish what is pending, as long as a drain may take, then close what the service opened."""
-        if self._background:
-            await asyncio.wait(self._background, timeout=self.settings.drain_seconds)
+        await self.finish_background(self.settings.drain_seconds)
         for close in reversed(self._closing):
             await close()
 

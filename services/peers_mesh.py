@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 
 from services.peers import ChatDelta, ChatRequest, Document, Introspection, NewMessage, Notice
-from services.problems import FAULT_HEADER, Problem, not_found
+from services.problems import FAULT_HEADER, SHED_HEADER, Problem, not_found
 from services.sse import parse
 from services.telemetry import PeerCall, ServiceTelemetry
 from services.tokens import Tokens
@@ -22,7 +22,7 @@ CONNECT_PAUSE_SECONDS = 0.05
 CONNECT_TIMEOUT_SECONDS = 1.0
 STREAM_SILENCE_SECONDS = 30.0
 STATUSES_OF_OUR_MAKING = frozenset({401, 403})  # about our own service token: not the user's fault
-PASSED_HEADERS = ("retry-after", "www-authenticate")
+PASSED_HEADERS = ("retry-after", "www-authenticate", SHED_HEADER)
 
 
 class MeshClient:

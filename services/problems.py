@@ -15,6 +15,9 @@ from starlette.responses import Response
 from services.telemetry import current_trace_id
 
 FAULT_HEADER = "x-backstay-fault"
+
+SHED_HEADER = "x-librechat-shed"
+"""On a 503 that says: this replica is full. Others say 503 for other reasons."""
 _TITLES = {status.value: status.phrase for status in HTTPStatus}
 
 

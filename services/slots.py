@@ -11,11 +11,11 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.problems import problem_response
-from services.telemetry import Metrics, ServiceOf, current_request
+from services.problems import SHED_HEADER, problem_response
+from services.telemetry import Metrics, RouteTable, current_request
 
 Kind = Literal["request", "stream"]
-RETRY_AFTER_SECONDS = 1
+SHED_HEADERS = {"retry-after": "1", SHED_HEADER: "slots"}
 
 
 class Saturated(Exception):
@@ -130,16 +130,16 @@ class Lease:
 class SlotLayer:
     """ASGI layer that lets a fixed number of requests through at a time."""
 
-    def __init__(self, app: ASGIApp, slots: Slots, service_of: ServiceOf) -> None:
+    def __init__(self, app: ASGIApp, slots: Slots, routes: RouteTable) -> None:
         self._app = app
         self._slots = slots
-        self._service_of = service_of
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        service = self._service_of(scope["path"]).service
+        service = self._routes.service_of(scope["path"]).service
         lease = Lease(self._slots, service)
         try:
             await lease.take_request_slot()
@@ -148,7 +148,7 @@ class SlotLayer:
             response = problem_response(
                 503,
                 "This replica is saturated; try again.",
-                headers={"retry-after": str(RETRY_AFTER_SECONDS)},
+                headers=SHED_HEADERS,
                 path=scope["path"],
             )
             await response(scope, receive, send)

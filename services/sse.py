@@ -11,7 +11,7 @@ import orjson
 from starlette.responses import StreamingResponse
 
 from services.problems import Problem
-from services.slots import RETRY_AFTER_SECONDS, Lease, Saturated
+from services.slots import SHED_HEADERS, Lease, Saturated
 from services.telemetry import current_request, current_trace_id
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ async def event_stream(events: AsyncGenerator[bytes, None]) -> StreamingResponse
             raise Problem(
                 503,
                 "This replica holds as many streams as it can; try again.",
-                headers={"retry-after": str(RETRY_AFTER_SECONDS)},
+                headers=SHED_HEADERS,
             ) from error
     return StreamingResponse(_guarded(events), media_type="text/event-stream", headers=HEADERS)
 

@@ -178,14 +178,13 @@ def _split(statements: str) -> list[str]:
     """Single statements of a script; `executescript` would commit the migration's transaction. Triggers stay whole."""
     found: list[str] = []
     current = ""
-    for line in statements.splitlines(keepends=True):
-        current += line
-        if sqlite3.complete_statement(current):
+    for piece in statements.split(";"):
+        current += piece + ";"
+        if sqlite3.complete_statement(current):  # knows strings, comments and the END of a trigger
             found.append(current)
             current = ""
-    if current.strip():
-        found.append(current)
-    return found
+    rest = current.removesuffix(";").strip()
+    return [*found, rest] if rest else found
 
 
 def _explained(error: sqlite3.OperationalError) -> Problem | sqlite3.OperationalError:

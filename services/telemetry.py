@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -379,20 +380,20 @@ def parent_from(header: bytes | None) -> otel_context.Context:
 class TelemetryLayer:
     """ASGI layer around everything that answers users: one span, one count and one duration for each request."""
 
-    def __init__(self, app: ASGIApp, service_of: ServiceOf) -> None:
+    def __init__(self, app: ASGIApp, routes: RouteTable) -> None:
         self._app = app
-        self._service_of = service_of
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        telemetry = self._service_of(scope["path"])
+        telemetry = self._routes.service_of(scope["path"])
         method = scope["method"] if scope["method"] in METHODS else "OTHER"
         header = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
         span = telemetry.tracer.start_span(method, context=parent_from(header), kind=SpanKind.SERVER)
         record = RequestRecord(time.perf_counter(), span)
-        watch = _AnswerWatch(telemetry, method, record, scope, send)
+        watch = _AnswerWatch(telemetry, self._routes, method, record, scope, send)
         context_token = otel_context.attach(trace.set_span_in_context(span))
         record_token = _current.set(record)
         telemetry.in_flight.inc()
@@ -400,7 +401,7 @@ class TelemetryLayer:
             await self._app(scope, receive, watch.send)
         except Exception:  # the outer loop of one request
             watch.failed = True
-            log.exception("%s %s failed", method, _endpoint(scope))
+            log.exception("%s %s failed", method, self._routes.endpoint_of(scope))
             if watch.status is None:
                 await watch.send({"type": "http.response.start", "status": 500, "headers": []})
                 await watch.send({"type": "http.response.body", "body": b""})
@@ -418,9 +419,16 @@ class _AnswerWatch:
     """Sees an answer leave, and knows from it when to count what."""
 
     def __init__(
-        self, telemetry: ServiceTelemetry, method: str, record: RequestRecord, scope: Scope, send: Send
+        self,
+        telemetry: ServiceTelemetry,
+        routes: RouteTable,
+        method: str,
+        record: RequestRecord,
+        scope: Scope,
+        send: Send,
     ) -> None:
         self._telemetry = telemetry
+        self._routes = routes
         self._method = method
         self._record = record
         self._scope = scope
@@ -449,7 +457,7 @@ class _AnswerWatch:
                 self._count()
 
     def finish(self) -> None:
-        endpoint = _endpoint(self._scope)
+        endpoint = self._routes.endpoint_of(self._scope)
         if not self._counted:
             self._count()
         if self._streams:
@@ -470,7 +478,7 @@ class _AnswerWatch:
         seconds = time.perf_counter() - self._record.started
         own = max(0.0, seconds - self._record.provider_wait)
         # 499: the client left before there was an answer, which is nobody's error
-        self._telemetry.observe(_endpoint(self._scope), self._method, self.status or 499, seconds, own)
+        self._telemetry.observe(self._routes.endpoint_of(self._scope), self._method, self.status or 499, seconds, own)
 
     def _describe(self, span: Span, endpoint: str) -> None:
         span.update_name(f"{self._method} {endpoint}")
@@ -489,20 +497,34 @@ class _AnswerWatch:
             span.set_status(Status(StatusCode.ERROR))
 
 
-class ServiceOf:
-    """Which service a path belongs to: by the gateway's own prefixes, the process's first service for all else."""
+class RouteTable:
+    """What a path belongs to, known without routing: shed and broken requests have a service and a template as well."""
 
-    def __init__(self, telemetries: Mapping[str, ServiceTelemetry], default: ServiceTelemetry) -> None:
+    def __init__(
+        self,
+        telemetries: Mapping[str, ServiceTelemetry],
+        default: ServiceTelemetry,
+        templates: Sequence[tuple[re.Pattern[str], str]] = (),
+    ) -> None:
         self._by_prefix = [
             (prefix, telemetries[service]) for prefix, service in ROUTE_PREFIXES.items() if service in telemetries
         ]
         self._default = default
+        self._templates = templates
 
-    def __call__(self, path: str) -> ServiceTelemetry:
+    def service_of(self, path: str) -> ServiceTelemetry:
+        """By the gateway's own prefixes; the process's first service for all else."""
         for prefix, telemetry in self._by_prefix:
             if path.startswith(prefix):
                 return telemetry
         return self._default
+
+    def endpoint_of(self, scope: MutableMapping[str, Any]) -> str:
+        """Template of the route that served the request, or that would have."""
+        route = scope.get("route")
+        if route is not None:
+            return str(route.path)
+        return next((template for pattern, template in self._templates if pattern.match(scope["path"])), UNMATCHED)
 
 
 ROUTE_PREFIXES: Final[Mapping[str, str]] = {
@@ -517,7 +539,3 @@ ROUTE_PREFIXES: Final[Mapping[str, str]] = {
     "/api/streams": "streaming-service",
 }
 """The gateway's routes: the first part of a path names its service."""
-
-
-def _endpoint(scope: MutableMapping[str, Any]) -> str:
-    return getattr(scope.get("route"), "path", None) or UNMATCHED

@@ -94,8 +94,8 @@ def compose(request: ChatRequest, chance: random.Random) -> str:
     """A reply that speaks of what the last question speaks of."""
     question = next((m.content for m in reversed(request.messages) if m.role == "user"), "")
     words = [w for w in re.findall(r"[^\W_]{3,}", question) if w.casefold() not in _STOP_WORDS]
-    topic = words[0] if words else "your question"
-    other = chance.choice(words[1:]) if len(words) > 1 else "the details"
+    topic = max(words, key=len, default="your question")  # the longest word says most
+    other = chance.choice([w for w in words if w != topic] or ["the details"])
     middles = chance.sample(_MIDDLES, chance.choice((1, 2, 2, 3, 3, 4)))
     sentences = [chance.choice(_OPENINGS), *middles, chance.choice(_CLOSINGS)]
     return " ".join(s.format(topic=topic, Topic=topic[:1].upper() + topic[1:], other=other) for s in sentences)
