@@ -197,11 +197,16 @@ def _same_trace(other: object, trace_id: str) -> bool:
 def _tags(raw: object) -> Mapping[str, TagValue]:
     if not isinstance(raw, list):
         return {}
-    try:  # the usual case, a third faster than looking at each
-        tags = {tag["key"]: tag["value"] for tag in raw}
-    except (TypeError, KeyError):
-        tags = {tag["key"]: tag["value"] for tag in raw if isinstance(tag, dict) and {"key", "value"} <= tag.keys()}
-    return {key: value for key, value in tags.items() if isinstance(value, str | int | float) and isinstance(key, str)}
+    return {
+        key: value
+        for tag in raw
+        if isinstance(tag, dict)
+        and isinstance(key := tag.get("key"), str)
+        and isinstance(value := tag.get("value"), _TAG_VALUES)
+    }
+
+
+_TAG_VALUES = (str, int, float)  # bool is an int; a tuple is checked faster than a union
 
 
 def _written(trace: Trace) -> dict[str, Any]:
