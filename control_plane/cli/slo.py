@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from control_plane.adapters.definition_files import read_slo_files
+from control_plane.adapters.slo_files import read_texts
 from control_plane.cli.client import ControlPlaneClient
 from control_plane.cli.output import Format, FormatOption, print_json, print_table, stdout
 from control_plane.console import words
@@ -24,7 +24,7 @@ def check(paths: Annotated[list[Path], typer.Argument()], output: FormatOption =
 
     Example: backstay slo check slos/
     """
-    catalogue, findings = loading.read(read_slo_files(paths))
+    catalogue, findings = loading.read(read_texts(paths))
     if output is Format.JSON:
         print_json({"findings": [{**asdict(finding), "severity": finding.severity.value} for finding in findings]})
     else:
