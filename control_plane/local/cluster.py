@@ -125,7 +125,7 @@ class Cluster:
             raise InvalidDefinition(f"there is no service {service!r}: choose one of {', '.join(SERVICES)}")
         async with self._writing:
             self._check_fence(fence)
-            self._refuse_nobody(service, weights)
+            await self._refuse_nobody(service, weights)
             table = {**self._desired.weights, service: weights}
             self._remember(replace(self._desired, weights=table, fence=fence))
             log.info("%s: weights %s, by %s (fence %d)", service, weights, by, fence)
@@ -183,13 +183,16 @@ class Cluster:
             if deployment_of(service, backend) == deployment and weights.of(backend) > 0
         ]
 
-    def _refuse_nobody(self, service: str, weights: Weights) -> None:
+    async def _refuse_nobody(self, service: str, weights: Weights) -> None:
         before = self._desired.weights[service]
         for backend in Backend:
             deployment = deployment_of(service, backend)
-            more = weights.of(backend) > before.of(backend)
-            if more and not self._sets[deployment].in_phase(Phase.READY):
+            if weights.of(backend) <= before.of(backend):
+                continue
+            if not self._sets[deployment].in_phase(Phase.READY):
                 raise ActuationRefused(f"{deployment} has no ready replica: no requests of {service} may move to it")
+            if not await self._gateway.finds_healthy(envoy.cluster_name(service, backend)):
+                raise ActuationRefused(f"the gateway finds no replica of {deployment} healthy: {service} stays")
 
     # --- effects
 

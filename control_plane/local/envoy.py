@@ -222,6 +222,7 @@ def bootstrap(layout: Layout) -> Json:
             "allow_paths": [{"prefix": "/stats"}, {"exact": "/ready"}],
         },
         "stats_config": _statistics(),
+        "stats_flush_interval": "0.5s",  # histograms are as old as the last flush, and the gateway is asked each second
         "static_resources": {
             "listeners": [
                 _listener(layout, GATEWAY, layout.gateway_port, str(layout.gateway_access_log)),
@@ -333,8 +334,13 @@ def _cluster(layout: Layout, name: str) -> Json:
         "eds_cluster_config": {"eds_config": _file_source(str(layout.endpoints_file(name)))},
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
-        # Never send to replicas known to be bad: with no good one left a quick 503 beats a slow one.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": {
+            # Never send to replicas known to be bad: with no good one left a quick 503 beats a slow one.
+            "healthy_panic_threshold": {"value": 0},
+            # By default workers hear of health changes up to a second late: a new replica, already healthy by Envoy's
+            # own counters, would meanwhile be answered for with 503.
+            "update_merge_window": "0s",
+        },
         # A removed endpoint that still passes its checks would keep its share of the traffic.
         "ignore_health_on_host_removal": True,
         "health_checks": [

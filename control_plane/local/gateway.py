@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from control_plane.local.layout import Layout
 from control_plane.topology import SERVICES, Backend, BackendTraffic, Weights
 
 ACKNOWLEDGE_SECONDS = 5.0
+HEALTHY_SECONDS = 2.0
 FIRST_LOOK_SECONDS = 0.004  # a new file is in force after 2-3 ms
 LONGEST_LOOK_SECONDS = 0.05
 
@@ -57,6 +59,18 @@ class Gateway:
     async def endpoints_are_live(self, clusters: Iterable[str], within_seconds: float = ACKNOWLEDGE_SECONDS) -> None:
         """Waits until Envoy uses the latest members of these clusters. Raises SourceUnavailable likewise."""
         await self._until_live([_endpoints_statistic(cluster) for cluster in clusters], within_seconds)
+
+    async def finds_healthy(self, cluster: str, within_seconds: float = HEALTHY_SECONDS) -> bool:
+        """Whether Envoy itself has a healthy member there: a new one counts after its first check, in milliseconds."""
+        name = f"cluster.{cluster}.membership_healthy"
+        deadline = monotonic() + within_seconds
+        while True:
+            body = await self._stats({"format": "json", "filter": f"^{re.escape(name)}$"})
+            if any(entry.get("name") == name and entry.get("value", 0) > 0 for entry in body.get("stats", ())):
+                return True
+            if monotonic() > deadline:
+                return False
+            await asyncio.sleep(LONGEST_LOOK_SECONDS)
 
     async def traffic(self) -> dict[str, dict[Backend, BackendTraffic]]:
         """Counters of every service and backend since Envoy started. Raises SourceUnavailable."""
