@@ -17,6 +17,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 def _duration(value: Any) -> Any:
     """`30s`, `500ms`, `1m30s`, as Go writes them."""
+    if isinstance(value, timedelta):
+        return value
     if not isinstance(value, str):
         raise ValueError("write a duration with its unit, such as 30s or 500ms")
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", value)
