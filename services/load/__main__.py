@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
 import random
 import secrets
 import signal
@@ -105,7 +106,7 @@ def _watch_parent(gone: Callable[[], object]) -> None:
     """Calls `gone` at the end of stdin. A thread reads it, because stdin may be anything: pipe, terminal, file."""
 
     def read() -> None:
-        while sys.stdin.buffer.read(4096):
+        while os.read(0, 4096):  # unbuffered: a thread that holds the buffer's lock would crash the interpreter's end
             pass
         gone()
 
