@@ -105,9 +105,10 @@ def waits_for(parent: Span, child: Span) -> bool:
     """Whether `parent` needs `child` to finish.
 
     Not when the tracer says so (FOLLOWS_FROM), not across a message queue, and not when work in the same process, on
-    the same clock, outlives the request that started it by more than the overlap allowance (fire and forget).
+    the same clock, outlives the request that started it by more than the overlap allowance (fire and forget). The time
+    of handing over a message stays with whoever hands it over: tracers disagree on when a producer's span ends.
     """
-    if child.follows or child.kind is SpanKind.CONSUMER:
+    if child.follows or child.kind in _QUEUED:
         return False
     return not (
         parent.kind is SpanKind.SERVER
@@ -117,7 +118,8 @@ def waits_for(parent: Span, child: Span) -> bool:
     )
 
 
-_OUTGOING = (SpanKind.INTERNAL, SpanKind.CLIENT, SpanKind.PRODUCER)
+_QUEUED = (SpanKind.PRODUCER, SpanKind.CONSUMER)
+_OUTGOING = (SpanKind.INTERNAL, SpanKind.CLIENT)
 
 
 def _skew(client: Span, server: Span) -> int:

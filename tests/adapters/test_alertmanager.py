@@ -110,7 +110,7 @@ def test_the_configuration_passes_amtool() -> None:
     ],
 )
 def test_alerts_go_to_the_receiver_of_their_severity(labels: list[str], receiver: str) -> None:
-    command = [tools.find("amtool"), "config", "routes", "test", f"--config.file={CONFIG}", *labels]
+    command = [str(tools.find("amtool")), "config", "routes", "test", f"--config.file={CONFIG}", *labels]
     routed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert routed.stdout.strip() == receiver
 
