@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from control_plane.tracing.critical_path import critical_path
-from control_plane.tracing.jaeger_json import parse_traces
+from control_plane.tracing.jaeger_json import parse_traces, read_traces
 
 
 def critical_path_report(data: object) -> dict[str, Any]:
     """`{traces: [{trace_id, duration_us, operations: [{service, operation, exclusive_us}], remarks}], problems}`.
 
-    `data` is decoded Jaeger JSON; raises InvalidDefinition when it is anything else. `problems` names what was left
+    `data` is Jaeger JSON, as a file's bytes or decoded; raises InvalidDefinition when it is anything else. `problems` names what was left
     out, `remarks` what was odd about a trace.
     """
-    document = parse_traces(data)
+    document = read_traces(data) if isinstance(data, bytes) else parse_traces(data)
     traces = []
     for trace in document.traces:
         path = critical_path(trace)

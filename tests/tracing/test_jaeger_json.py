@@ -121,7 +121,9 @@ def test_what_is_no_jaeger_json_is_refused_with_the_reason(content: bytes, words
 
 def test_the_report_has_the_shape_that_programs_rely_on() -> None:
     child = a_raw_span(spanID="2", startTime=1010, duration=20, references=[{"refType": "CHILD_OF", "spanID": "1"}])
-    report = critical_path_report(a_document(a_raw_span(), {**child, "operationName": "db"}))
+    document = a_document(a_raw_span(), {**child, "operationName": "db"})
+    report = critical_path_report(document)
+    assert critical_path_report(json.dumps(document).encode()) == report
     assert report == {
         "traces": [
             {
