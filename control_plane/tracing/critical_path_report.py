@@ -11,8 +11,8 @@ from control_plane.tracing.jaeger_json import parse_traces, read_traces
 def critical_path_report(data: object) -> dict[str, Any]:
     """`{traces: [{trace_id, duration_us, operations: [{service, operation, exclusive_us}], remarks}], problems}`.
 
-    `data` is Jaeger JSON, as a file's bytes or decoded; raises InvalidDefinition when it is anything else. `problems` names what was left
-    out, `remarks` what was odd about a trace.
+    `data` is Jaeger JSON, as a file's bytes or decoded; raises InvalidDefinition when it is anything else.
+    `problems` names what was left out, `remarks` what was odd about a trace.
     """
     document = read_traces(data) if isinstance(data, bytes) else parse_traces(data)
     traces = []
