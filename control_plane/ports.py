@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from control_plane.actions.drills import FailedRequest, Fault
 from control_plane.actions.journal import Entry, Saga
 from control_plane.actions.soundness import SampleCounts
 from control_plane.slo.events import Selector, Series
@@ -335,3 +336,49 @@ class Login:
 
     username: str
     csrf: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What the senders of a stretch of traffic got. `complete` is False when failures were too many to keep."""
+
+    sent: int
+    failures: tuple[FailedRequest, ...]
+    complete: bool
+
+
+class DrillGround(Protocol):
+    """What a drill needs of the place it runs in: faults in, what users got out, and what the gateway saw.
+
+    Calls raise ActuationRefused when nothing was changed, and SourceUnavailable when there was no answer.
+    """
+
+    async def inject(self, fault: Fault, service: str, limit: timedelta) -> None:
+        """Puts the fault on every replica, now and later, until `limit` has passed or it is cleared."""
+        ...
+
+    async def clear(self, service: str) -> None:
+        """Takes the fault away; no error when there is none."""
+        ...
+
+    async def overload(self, service: str, requests_per_second: float, limit: timedelta) -> None:
+        """Adds open-loop load on top of what runs."""
+        ...
+
+    async def end_overload(self, service: str) -> None: ...
+
+    async def outcomes(self, since: datetime, until: datetime | None = None) -> Outcomes:
+        """Everything that ended in [since, until), whole seconds, of all users."""
+        ...
+
+    async def write_markers(self) -> str:
+        """Writes a user, a message, a file and a notification; the token finds them again."""
+        ...
+
+    async def missing_markers(self, token: str) -> tuple[str, ...]:
+        """What of the written cannot be read any more; empty when all is there."""
+        ...
+
+    def requests_seen_at(self, cluster: str, since: datetime) -> Collection[str]:
+        """Ids of requests that the gateway sent to `cluster` (`<service>.<backend>`) and that failed there. Blocks."""
+        ...

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,17 @@ import httpx
 
 from control_plane.actions.drills import FailedRequest, Fault
 from control_plane.errors import ActuationRefused, SourceUnavailable
-
-
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """What the senders of a stretch of traffic got. `complete` is False when failures were too many to keep."""
-
-    sent: int
-    failures: tuple[FailedRequest, ...]
-    complete: bool
+from control_plane.ports import Outcomes
 
 
 class LocalDrillGround:
-    """Cluster API for faults, load API for outcomes and journeys, access log for upstreams. All of one local stack."""
+    """Cluster API for faults, load API for outcomes and journeys, access logs for upstreams. All of one local stack."""
 
-    def __init__(self, cluster: httpx.AsyncClient, load: httpx.AsyncClient, access_log: Path) -> None:
+    def __init__(self, cluster: httpx.AsyncClient, load: httpx.AsyncClient, access_logs: Sequence[Path]) -> None:
+        """`access_logs` are the gateway's and the mesh listener's; a rotated one lies beside it as `NAME.1`."""
         self._cluster = cluster
         self._load = load
-        self._access_log = access_log
+        self._access_logs = tuple(access_logs)
 
     async def inject(self, fault: Fault, service: str, limit: timedelta) -> None:
         """Puts the fault on every replica, now and later, until `limit` has passed or it is cleared."""
@@ -68,22 +60,27 @@ class LocalDrillGround:
     def requests_seen_at(self, cluster: str, since: datetime) -> Collection[str]:
         """Ids of requests that the gateway sent to `cluster` (`<service>.<backend>`) and that failed there.
 
-        Reads the whole access log, which the stack rotates; call it off the event loop.
+        Reads whole access logs, which the stack rotates; call it off the event loop. Calls between services carry the
+        id of the request that caused them, so a failure behind another service is found in the mesh listener's log.
         """
         found: set[str] = set()
-        try:
-            with self._access_log.open("rb") as lines:
-                for line in lines:
-                    entry = _entry(line)
-                    if entry is None or entry.get("upstream_cluster") != cluster:
-                        continue
-                    started = _instant(entry.get("start_time"))
-                    code = int(entry.get("response_code") or 0)
-                    if started is not None and started >= since and (code >= 500 or code == 0):
-                        found.add(str(entry.get("request_id")))
-        except FileNotFoundError as error:
-            raise SourceUnavailable(f"The gateway's access log {self._access_log} is missing.") from error
+        for log in self._access_logs:
+            for file in (log.with_name(f"{log.name}.1"), log):
+                if file.exists():
+                    with file.open("rb") as lines:
+                        found.update(_failed_at(cluster, since, lines))
         return found
+
+
+def _failed_at(cluster: str, since: datetime, lines: Iterable[bytes]) -> Iterator[str]:
+    for line in lines:
+        entry = _entry(line)
+        if entry is None or entry.get("upstream_cluster") != cluster:
+            continue
+        started = _instant(entry.get("start_time"))
+        code = int(entry.get("response_code") or 0)
+        if started is not None and started >= since and (code >= 500 or code == 0):
+            yield str(entry.get("request_id"))
 
 
 def _entry(line: bytes) -> Mapping[str, Any] | None:

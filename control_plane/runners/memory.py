@@ -44,7 +44,7 @@ def recent_actions(sagas: Iterable[Saga]) -> tuple[RecentAction, ...]:
 
 def active_sagas(sagas: Iterable[Saga]) -> tuple[ActiveSaga, ...]:
     return tuple(
-        ActiveSaga(saga.id, saga.plan.kind.value, saga.plan.target, saga.plan.services, saga.plan.leads_to_monolith)
+        ActiveSaga(saga.id, saga.plan.kind.value, saga.plan.target, saga.plan.services, _leads_to_monolith(saga.plan))
         for saga in sagas
         if progress_of(saga).state is SagaState.RUNNING
     )
@@ -67,3 +67,7 @@ def changes_by_service(changes: Iterable[Change], sagas: Iterable[Saga]) -> Mapp
             moved = evidence.Change(entry.at, kind, f"{before} -> {after} %", saga.drill)
             found.setdefault(step.service, []).append(moved)
     return {service: tuple(sorted(each, key=lambda c: c.at)) for service, each in found.items()}
+
+
+def _leads_to_monolith(plan: Plan) -> bool:
+    return any(isinstance(step, Shift) and step.weights.monolith > step.undo.monolith for step in plan.steps)

@@ -54,6 +54,8 @@ REMEMBERED = timedelta(days=1)
 """How far back sagas and changes are read for cooldowns, action budgets and blame."""
 SNAPSHOT_EVERY = timedelta(minutes=1)
 LEDGER = "ledger"
+Watcher = Callable[[Evidence, Sequence[Decision], datetime], None]
+"""Is told what every tick saw and decided, before anything is done about it."""
 BUDGET_WINDOW = timedelta(days=35)
 
 
@@ -122,6 +124,7 @@ class Ticker:
         self._essences: dict[str, tuple[Any, ...]] = {}
         self._snapshot_at: datetime | None = None
         self.drill: Drill | None = None
+        self.watchers: list[Watcher] = []
         self.situation: Situation | None = None
         self.evidence: Evidence | None = None
         self.states: tuple[SloState, ...] = ()
@@ -169,6 +172,8 @@ class Ticker:
         evidence = self._gatherer.gather(await self._readings(fetched, recent, frozen, now), now)
         decisions = decide(evidence, self._policy, now)
         self.evidence = evidence
+        for watcher in self.watchers:
+            watcher(evidence, decisions, now)
         await self._store(decisions, evidence)
         await self._act(decisions, fetched.runtime)
         alerts = alerts_for(evidence, decisions, held_rollbacks(recent or ()), self._console_url, now)
@@ -315,7 +320,7 @@ class Ticker:
         """The plan that carries a decision out."""
         demand = self.demand()
         if decision.action in (Action.ROLL_BACK, Action.FULL_ROLLBACK):
-            moving = self._sagas.moving_to_monolith()
+            moving = self._sagas.moving()
             return rollback_plan(decision.target, runtime, demand, self._plan_policy, also_moving=moving)
         if decision.action is Action.SCALE and decision.replicas is not None:
             return scale_plan(decision.target, decision.replicas, runtime, demand, self._plan_policy)
