@@ -9,7 +9,16 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from control_plane.decisions.reasons import Autonomy, Move
 from control_plane.decisions.terms import FastPathTerms, Limit, Policy, ScaleTerms
@@ -62,14 +71,15 @@ class FastPathSection(_Section):
     errors_times_budget: Annotated[float, Field(ge=1)]
     latency_times_budget: Annotated[float, Field(ge=1)]
 
-    @model_validator(mode="after")
-    def _windows_rise(self) -> FastPathSection:
-        seconds = [window.total_seconds() for window in self.windows]
+    @field_validator("windows")
+    @classmethod
+    def _windows_rise(cls, windows: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+        seconds = [window.total_seconds() for window in windows]
         if seconds != sorted(set(seconds)) or any(s != int(s) for s in seconds):
             raise ValueError("windows must rise and be whole seconds, e.g. [10s, 20s, 30s, 60s]")
         if seconds[-1] > 120:
             raise ValueError("windows end at 120s, because seconds are remembered no longer")
-        return self
+        return windows
 
 
 class ChangesSection(_Section):
@@ -99,14 +109,15 @@ class ScaleSection(_Section):
     busier_from: Annotated[float, Field(ge=1)]
     stable_for: Duration
 
-    @model_validator(mode="after")
-    def _saturation_above_target(self) -> ScaleSection:
-        if self.saturated_from <= self.target_utilisation:
+    @field_validator("saturated_from")
+    @classmethod
+    def _above_target(cls, saturated_from: float, info: ValidationInfo) -> float:
+        target = info.data.get("target_utilisation")
+        if target is not None and saturated_from <= target:
             raise ValueError(
-                f"saturated_from {self.saturated_from:g} must be above target_utilisation {self.target_utilisation:g}: "
-                "a service on its target is not saturated"
+                f"{saturated_from:g} must be above target_utilisation {target:g}: a service on its target is not saturated"
             )
-        return self
+        return saturated_from
 
 
 class LimitSection(_Section):
