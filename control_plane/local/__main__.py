@@ -11,7 +11,7 @@ from pathlib import Path
 from control_plane.errors import BackstayError
 from control_plane.local.layout import Layout
 from control_plane.local.progress import Progress
-from control_plane.local.stack import StackOptions, run_stack
+from control_plane.local.stack import SPECIFICATION, StackOptions, run_stack
 from control_plane.settings import Settings
 
 
@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Serves until told to stop. Exit code 0 after an orderly stop, 1 with one line on standard error otherwise."""
     parser = argparse.ArgumentParser(prog="python -m control_plane.local", description="The local stack.")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="a part not to start")
+    parser.add_argument("--specification", type=Path, metavar="FILE", help="instead of deploy/local/stack.yaml")
     parser.add_argument("--progress", type=Path, metavar="FILE", help="JSON lines for a command that waits")
     chosen = parser.parse_args(arguments)
     settings = Settings()
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = StackOptions(
         Layout(settings.port_base, settings.state_dir.absolute()),
+        specification=chosen.specification or SPECIFICATION,
         left_out=tuple(chosen.without),
         policy_profile=settings.policy_profile if "policy_profile" in settings.model_fields_set else "local",
         progress_file=chosen.progress,

@@ -17,18 +17,19 @@ import psutil
 
 from control_plane.clock import monotonic
 from control_plane.errors import SourceUnavailable
-from control_plane.local.kept_alive import last_words
 from control_plane.local.layout import Layout
 from control_plane.local.lock import supervisor_pid
-from control_plane.local.processes import Command
+from control_plane.local.log_files import last_words
 from control_plane.local.progress import STACK, Progress, Stage
-from control_plane.local.stack import make_folders, writing_to
+from control_plane.local.stack import SPECIFICATION, make_folders, writing_to
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 60.0
 
 
-def start_detached(layout: Layout, left_out: Sequence[str] = ()) -> Iterator[Progress]:
+def start_detached(
+    layout: Layout, left_out: Sequence[str] = (), specification: Path = SPECIFICATION
+) -> Iterator[Progress]:
     """Starts a stack that outlives us, and yields its progress until it is up.
 
     Raises SourceUnavailable, in the failed part's own words, when it does not come up; nothing then runs. Stopping to
@@ -41,9 +42,19 @@ def start_detached(layout: Layout, left_out: Sequence[str] = ()) -> Iterator[Pro
     os.close(handle)
     progress_file = Path(name)
     options = [option for part in left_out for option in ("--without", part)]
-    argv = (sys.executable, "-m", "control_plane.local", "--progress", name, *options)
+    argv = (
+        sys.executable,
+        "-m",
+        "control_plane.local",
+        "--progress",
+        name,
+        "--specification",
+        str(specification),
+        *options,
+    )
     try:
         with log_file.open("ab") as log:
+            said_before = log.tell()
             child = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -62,7 +73,7 @@ def start_detached(layout: Layout, left_out: Sequence[str] = ()) -> Iterator[Pro
                 if step.stage is not Stage.READY:
                     raise SourceUnavailable(step.detail or "the stack was stopped while it started")
                 return
-        words = last_words(Command("stack", argv, log_file))
+        words = last_words(log_file, said_before)
         raise SourceUnavailable(f"the stack ended before it was up (code {child.returncode}). Its last words: {words}")
     finally:
         with suppress(OSError):

@@ -11,6 +11,7 @@ import aiohttp
 from control_plane.clock import monotonic
 from control_plane.errors import SourceUnavailable
 from control_plane.local.back_off import BackOff
+from control_plane.local.log_files import last_words, size_of
 from control_plane.local.processes import Command, Process, spawn
 from control_plane.local.readiness import until_it_answers
 
@@ -31,6 +32,7 @@ class KeptAlive:
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
+        self._said_before = 0  # bytes in the log before our first run
 
     @property
     def name(self) -> str:
@@ -41,6 +43,7 @@ class KeptAlive:
         return self._ready.is_set()
 
     def start(self) -> None:
+        self._said_before = size_of(self.command.log_file)
         self._task = asyncio.create_task(self._keep_alive(), name=f"keep {self.name} alive")
 
     async def until_ready(self, deadline_seconds: float, give_up_after_exits: int = 3) -> None:
@@ -54,7 +57,7 @@ class KeptAlive:
             if keeps_exiting.done():
                 raise SourceUnavailable(
                     f"{self.name} exits as soon as it starts (code {self.last_exit}). "
-                    f"Its last words: {last_words(self.command)}"
+                    f"Its last words: {last_words(self.command.log_file, self._said_before)}"
                 )
             raise SourceUnavailable(
                 f"{self.name} was not ready after {deadline_seconds:.0f} s ({self.ready_url}): "
@@ -118,15 +121,3 @@ class KeptAlive:
         for _ in range(count):
             self._ended.clear()
             await self._ended.wait()
-
-
-def last_words(command: Command, lines: int = 2) -> str:
-    """The end of a command's log, on one line, to tell a person why it failed."""
-    try:
-        with command.log_file.open("rb") as text:
-            text.seek(0, 2)
-            text.seek(max(0, text.tell() - 4096))
-            said = [line.strip() for line in text.read().decode(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return f"see {command.log_file}"
-    return " / ".join(said[-lines:]) or f"none; see {command.log_file}"

@@ -1,8 +1,9 @@
-"""Keeps log files from filling the disk."""
+"""Log files of the stack: kept from filling the disk, and asked why a program failed."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -31,11 +32,32 @@ def rotate_by_name(path: Path, limit_bytes: int = ACCESS_LOG_BYTES) -> bool:
     return True
 
 
-def _longer(path: Path, limit_bytes: int) -> bool:
+def size_of(path: Path) -> int:
+    """Bytes in a log; 0 when there is none yet."""
     try:
-        return path.stat().st_size > limit_bytes
+        return path.stat().st_size
     except FileNotFoundError:
-        return False
+        return 0
+
+
+_TROUBLE = re.compile(r"\b(error|err|fatal|critical|panic|cannot|failed|backstay)\b", re.IGNORECASE)
+
+
+def last_words(path: Path, since: int) -> str:
+    """Why a program ended, by its log after byte `since`: the last line that tells of trouble, else the last one."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(since, size_of(path) - 16_384))
+            said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        said = []
+    trouble = [line for line in said if _TROUBLE.search(line)]
+    words = (trouble or said or ["none"])[-1]
+    return f"{words[:500]} (log: {path})"
+
+
+def _longer(path: Path, limit_bytes: int) -> bool:
+    return size_of(path) > limit_bytes
 
 
 def _previous(path: Path) -> Path:

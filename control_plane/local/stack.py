@@ -25,7 +25,7 @@ from control_plane.local.api import ClusterApi
 from control_plane.local.cluster import Cluster
 from control_plane.local.deployments import STARTS_AT_A_TIME, Phase, Surroundings
 from control_plane.local.envoy import bootstrap
-from control_plane.local.files import write_atomically
+from control_plane.local.files import append_line, write_atomically
 from control_plane.local.gateway import Gateway
 from control_plane.local.kept_alive import KeptAlive
 from control_plane.local.layout import Layout
@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
+SPECIFICATION = REPOSITORY / "deploy" / "local" / "stack.yaml"
+
 PART_READY_SECONDS = 60.0
 REPLICAS_READY_SECONDS = 120.0
 ROTATION_SECONDS = 30.0
@@ -65,7 +67,7 @@ class StackOptions:
     """What to start, and where."""
 
     layout: Layout
-    specification: Path = REPOSITORY / "deploy" / "local" / "stack.yaml"
+    specification: Path = SPECIFICATION
     alertmanager_config: Path = REPOSITORY / "alerts" / "alertmanager.yml"  # missing: alerts notify nobody
     launcher: tuple[str, ...] = (sys.executable, "-m", "services.launch")  # program of a replica
     left_out: tuple[str, ...] = ()  # names of parts not to start
@@ -95,15 +97,15 @@ async def run_stack(options: StackOptions, on_progress: OnProgress, clock: Clock
             loop.remove_signal_handler(number)
 
 
-def make_folders(layout: Layout) -> None:
+def make_folders(layout: Layout, needed_bytes: int = NEEDED_BYTES) -> None:
     """Makes the state folder, for its owner alone. SourceUnavailable when the disk is nearly full, and OSError."""
     for folder in layout.folders:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     disk = os.statvfs(layout.state_dir)
     free = disk.f_bavail * disk.f_frsize
-    if free < NEEDED_BYTES:
+    if free < needed_bytes:
         raise SourceUnavailable(
-            f"Only {free // 2**20} MiB are free where {layout.state_dir} is, and {NEEDED_BYTES // 2**20} are needed. "
+            f"Only {free // 2**20} MiB are free where {layout.state_dir} is, and {needed_bytes // 2**20} are needed. "
             "Free some, or choose another folder with BACKSTAY_STATE_DIR."
         )
 
@@ -156,8 +158,8 @@ def _last_word(options: StackOptions, on_progress: OnProgress) -> Iterator[OnPro
     def tell(step: Progress) -> None:
         stamped = replace(step, after_seconds=round(monotonic() - began, 2))
         if options.progress_file is not None:
-            with suppress(OSError), options.progress_file.open("a") as lines:  # a full disk must not stop the stop
-                lines.write(stamped.as_line() + "\n")
+            with suppress(OSError):  # a full disk must not stop the stop
+                append_line(options.progress_file, stamped.as_line())
         on_progress(stamped)
 
     try:
