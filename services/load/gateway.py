@@ -74,6 +74,11 @@ Check = Callable[[Reply], str | None]
 """What is wrong with an answer, in a sentence; None: nothing. A KeyError, TypeError or ValueError is wrong too."""
 
 
+def has(field: str) -> Check:
+    """A check that a JSON answer has something in `field`."""
+    return lambda reply: None if reply.json()[field] else f"{field} is empty"
+
+
 class StepFailed(Exception):
     """A request failed, was recorded, and ends its journey. The message is one plain sentence."""
 

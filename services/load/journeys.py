@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from services.load.gateway import EventStream, Reply, Visit
+from services.load.gateway import EventStream, Reply, Visit, has
 from services.load.users import User, sign_in, sign_up, wait_until_found
 
 FILE_BYTES = (500, 2000, 8000, 30_000)
@@ -124,6 +124,8 @@ async def file(visit: Visit, user: User, chance: random.Random) -> None:
     def is_stored(reply: Reply) -> str | None:
         stored = reply.json()
         wanted = (name, len(content), digest)
+        if not stored["id"]:
+            return "the file has no id"
         return None if (stored["name"], stored["size"], stored["sha256"]) == wanted else "another file was stored"
 
     id_ = (
@@ -164,7 +166,8 @@ async def notification(visit: Visit, user: User, chance: random.Random) -> None:
     """A reminder comes to the inbox, is counted, and is read."""
     title = f"Think of {a_word(chance)}"
     body = {"kind": "reminder", "title": title}
-    id_ = (await visit.call("remind", "POST", "/api/notifications", json=body, expect=201)).json()["id"]
+    told = await visit.call("remind", "POST", "/api/notifications", json=body, expect=201, check=has("id"))
+    id_ = told.json()["id"]
 
     def lists_it(reply: Reply) -> str | None:
         entries = {entry["id"]: entry["title"] for entry in reply.json()["notifications"]}
@@ -185,7 +188,7 @@ async def notification(visit: Visit, user: User, chance: random.Random) -> None:
 async def stream(visit: Visit, user: User, chance: random.Random) -> None:
     """A resumable stream: begin, leave after the first event, go on from there, and read it all again."""
     topic = a_word(chance)
-    started = await visit.call("start", "POST", "/api/streams", json=_chat_body(topic), expect=201)
+    started = await visit.call("start", "POST", "/api/streams", json=_chat_body(topic), expect=201, check=has("id"))
     path = f"/api/streams/{started.json()['id']}"
     first = await _read_stream(visit, "read", path, None, stop_after=1)
     rest = await _read_stream(visit, "resume", path, first.last_id)
@@ -234,7 +237,8 @@ def _text(events: Any) -> str:
 
 
 async def _open(visit: Visit, title: str) -> str:
-    opened = await visit.call("open", "POST", "/api/conversations", json={"title": title}, expect=201)
+    body = {"title": title}
+    opened = await visit.call("open", "POST", "/api/conversations", json=body, expect=201, check=has("id"))
     return str(opened.json()["id"])
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import aiohttp
 import orjson
 
-from services.load.gateway import Check, Gateway, Reply, StepFailed, Visit
+from services.load.gateway import Check, Gateway, Reply, StepFailed, Visit, has
 from services.load.users import sign_in, sign_up, wait_until_found
 
 FILE_BYTES = 20_000
@@ -49,14 +49,18 @@ async def write(gateway: Gateway) -> Markers:
     word = f"marker{secrets.token_hex(8)}"
     user = await sign_up(visit, f"{word}@librechat.example", secrets.token_hex(16))
     visit.token = user.token
-    opened = await visit.call("open", "POST", "/api/conversations", json={"title": "Markers"}, expect=201)
+    opened = await visit.call(
+        "open", "POST", "/api/conversations", json={"title": "Markers"}, expect=201, check=has("id")
+    )
     conversation_id = opened.json()["id"]
     body = {"messages": [{"content": f"Do not lose {word}."}]}
     await visit.call("append", "POST", f"/api/conversations/{conversation_id}/messages", json=body, expect=201)
     content = secrets.token_bytes(FILE_BYTES)
-    stored = await visit.call("upload", "POST", "/api/files", form=lambda: _form(word, content), expect=201)
+    stored = await visit.call(
+        "upload", "POST", "/api/files", form=lambda: _form(word, content), expect=201, check=has("id")
+    )
     reminder = {"kind": "reminder", "title": f"Remember {word}"}
-    told = await visit.call("remind", "POST", "/api/notifications", json=reminder, expect=201)
+    told = await visit.call("remind", "POST", "/api/notifications", json=reminder, expect=201, check=has("id"))
     return Markers(
         email=user.email,
         password=user.password,

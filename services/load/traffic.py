@@ -163,7 +163,8 @@ class Traffic:
         visit.token = user.token
         try:
             await run(visit, user, self._chance)
-        except StepFailed:
-            pass  # recorded; the user gives up
+        except StepFailed as failed:  # recorded; the user gives up
+            if failed.failure.status == 401:
+                self._accounts.doubt(user)
         except Exception:  # the outer turn of one journey
             log.exception("the journey %r is broken", name)

@@ -11,7 +11,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
-from services.load.gateway import Gateway, Reply, StepFailed, Visit
+from services.load.gateway import Gateway, Reply, StepFailed, Visit, has
 from services.load.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -93,22 +93,27 @@ class Accounts:
         """A conversation that search finds by the user's own word; the one of an earlier start if there is one."""
         visit = self._uncounted("logbook")
         visit.token = user.token
-        if (await visit.call("search", "GET", f"/api/search?q={user.word}")).json()["results"]:
+        if await is_found(visit, user.word):
             return
-        opened = await visit.call("open", "POST", "/api/conversations", json={"title": LOGBOOK}, expect=201)
+        body = {"title": LOGBOOK}
+        opened = await visit.call("open", "POST", "/api/conversations", json=body, expect=201, check=has("id"))
         path = f"/api/conversations/{opened.json()['id']}/messages"
         text = f"The word of this logbook is {user.word}."
         await visit.call("write", "POST", path, json={"messages": [{"content": text}]}, expect=201)
         await wait_until_found(visit, user.word)
 
+    def doubt(self, user: User) -> None:
+        """A token of this user was refused: get another one soon."""
+        user.renew_at = 0.0
+
     async def _renew(self, user: User) -> None:
         try:
-            renewed = await sign_in(self._uncounted("renewal"), user.email, user.password)
+            renewed = await sign_up(self._uncounted("renewal"), user.email, user.password)
         except StepFailed as failure:
             log.warning("a token could not be renewed: %s", failure)
             user.renew_at = time.monotonic() + LONGEST_RETRY_SECONDS
         else:
-            user.token, user.renew_at = renewed.token, renewed.renew_at
+            user.id, user.token, user.renew_at = renewed.id, renewed.token, renewed.renew_at
 
     def _uncounted(self, journey: str) -> Visit:
         """Set-up is no demo traffic: while the stack starts it fails, and nobody is harmed."""
@@ -150,16 +155,22 @@ LOOK_AGAIN_SECONDS = 0.25
 async def wait_until_found(visit: Visit, word: str, conversation_id: str | None = None) -> None:
     """Search for a word until it is found: indexing comes after the answer. Raises StepFailed when that is too late."""
     deadline = time.monotonic() + FOUND_WITHIN_SECONDS
+    while True:
+        if await is_found(visit, word, conversation_id, deadline):
+            return
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+async def is_found(visit: Visit, word: str, conversation_id: str | None = None, deadline: float | None = None) -> bool:
+    """Whether search finds a word (in that conversation). From `deadline` (monotonic) on, not to is a failure."""
+    found = False
 
     def finds(reply: Reply) -> str | None:
-        hits = reply.json()["results"]
-        found = [hit for hit in hits if conversation_id in (None, hit["conversation_id"])]
-        if found or time.monotonic() < deadline:
+        nonlocal found
+        found = any(conversation_id in (None, hit["conversation_id"]) for hit in reply.json()["results"])
+        if found or deadline is None or time.monotonic() < deadline:
             return None
         return f"{word!r} was not found within {FOUND_WITHIN_SECONDS:.0f} s of its append"
 
-    while True:
-        reply = await visit.call("find", "GET", f"/api/search?q={word}", check=finds)
-        if any(conversation_id in (None, hit["conversation_id"]) for hit in reply.json()["results"]):
-            return
-        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+    await visit.call("find", "GET", f"/api/search?q={word}", check=finds)
+    return found

@@ -1,6 +1,8 @@
 """Conversations: who sees what, in which order, and what search hears of it."""
 
 import asyncio
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -219,3 +221,29 @@ async def test_appends_of_several_processes_to_one_conversation_lose_and_double_
     assert [message.position for message in messages] == list(range(1, 41))
     for storage in storages:
         await storage.close()
+
+
+async def test_a_running_replica_tells_search_again_without_being_asked(tmp_path: Path) -> None:
+    async with a_service("conversation-service", tmp_path) as service:
+        id_ = await opened(service)
+        service.peers.problem = Problem(503, "search is away")
+        await service.as_user(ANA, "POST", f"{URL}/{id_}/messages", json={"messages": [{"content": "hi"}]})
+        await service.context.finish_background(5)
+        service.peers.problem = None
+        service.clock.advance(timedelta(minutes=1))
+        async with running(service), asyncio.timeout(10):
+            await service.peers.was_told.wait()
+
+
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[None]:
+    """The application between its start-up and its shutdown, as a server runs it."""
+    to_app: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    from_app: asyncio.Queue[MutableMapping[str, str]] = asyncio.Queue()
+    task = asyncio.create_task(service.replica({"type": "lifespan"}, to_app.get, from_app.put))
+    to_app.put_nowait({"type": "lifespan.startup"})
+    assert (await from_app.get())["type"] == "lifespan.startup.complete"
+    yield
+    to_app.put_nowait({"type": "lifespan.shutdown"})
+    assert (await from_app.get())["type"] == "lifespan.shutdown.complete"
+    await task

@@ -80,35 +80,45 @@ async def test_a_restart_of_the_load_generator_finds_its_accounts_again(load: Lo
     assert (await other.anyone()).id != load.user.id  # the known address has another password there
 
 
-@pytest.mark.parametrize(
-    ("journey", "statement"),
-    [
-        (
-            "conversation",
-            "CREATE TRIGGER t AFTER INSERT ON messages BEGIN UPDATE messages SET content = 'x'; END",
-        ),
-        ("chat kept", "CREATE TRIGGER t AFTER INSERT ON messages BEGIN UPDATE messages SET content = 'x'; END"),
-        ("file", "CREATE TRIGGER t AFTER INSERT ON files BEGIN UPDATE files SET sha256 = 'x'; END"),
-        (
-            "notification",
-            "CREATE TRIGGER t AFTER INSERT ON notifications BEGIN UPDATE notifications SET title = 'x'; END",
-        ),
-        ("search", "CREATE TRIGGER t AFTER INSERT ON documents BEGIN SELECT 1; END; DELETE FROM documents"),
-        (
-            "stream",
-            "CREATE TRIGGER t AFTER INSERT ON stream_events WHEN new.number = 2"
-            " BEGIN DELETE FROM stream_events WHERE number = 2; END",
-        ),
-    ],
-)
-async def test_a_suite_that_loses_or_changes_something_is_found_out(load: Load, journey: str, statement: str) -> None:
-    domain = {"chat kept": "conversation", "stream": "streaming"}.get(journey, journey)
-    with sqlite3.connect(load.folder / f"{domain}.db") as database:
-        database.executescript(statement)
-    with pytest.raises(StepFailed, match=r"wrong_body|broken_stream"):
-        await load.run(next(j for j in JOURNEYS if j.name == journey))
-    [failure] = load.recorder.outcomes()["failures"]
-    assert failure["journey"] == journey
+SPOILERS = {  # journey: what happens after an insert
+    "conversation": "messages BEGIN UPDATE messages SET content = 'x'; END",
+    "chat kept": "messages BEGIN UPDATE messages SET content = 'x'; END",
+    "file": "files BEGIN UPDATE files SET sha256 = 'x'; END",
+    "notification": "notifications BEGIN UPDATE notifications SET title = 'x'; END",
+    "search": "documents BEGIN SELECT 1; END; DELETE FROM documents",
+    "stream": "stream_events WHEN new.number = 2 BEGIN DELETE FROM stream_events WHERE number = 2; END",
+}
+
+
+async def test_a_suite_that_loses_or_changes_something_is_found_out(load: Load) -> None:
+    for name, spoiler in SPOILERS.items():
+        domain = {"chat kept": "conversation", "stream": "streaming"}.get(name, name)
+        with sqlite3.connect(load.folder / f"{domain}.db") as database:
+            database.executescript(f"CREATE TRIGGER spoilt AFTER INSERT ON {spoiler}")
+        with pytest.raises(StepFailed, match=r"wrong_body|broken_stream"):
+            await load.run(next(journey for journey in JOURNEYS if journey.name == name))
+        with sqlite3.connect(load.folder / f"{domain}.db") as database:
+            database.execute("DROP TRIGGER spoilt")
+    assert [failure["journey"] for failure in load.recorder.outcomes()["failures"]] == list(SPOILERS)
+
+
+async def test_a_user_whose_token_is_refused_gets_another_one(load: Load) -> None:
+    accounts = Accounts(load.gateway, load.recorder, b"secret", random.Random(1))
+    task = asyncio.create_task(accounts.keep_ready(1, 50))
+    user = await asyncio.wait_for(accounts.anyone(), 20)
+    with sqlite3.connect(load.folder / "identity.db") as database:  # identity has lost its users
+        database.execute("PRAGMA foreign_keys = ON")
+        database.execute("DELETE FROM users")
+    lost, user.token = user.token, "no token"
+    accounts.doubt(user)
+    async with asyncio.timeout(20):
+        while user.token == "no token":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    task.cancel()
+    assert user.token != lost
+    visit = Visit(load.gateway, load.recorder, "me")
+    visit.token = user.token
+    await CHECKS["identity-service"](visit, user, random.Random())
 
 
 async def test_markers_are_found_on_either_side_and_missed_when_lost(load: Load) -> None:
