@@ -16,8 +16,9 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from types import FrameType
 
 import orjson
 import uvicorn
@@ -64,21 +65,29 @@ class JsonLines(logging.Formatter):
 
 
 class GracefulServer(uvicorn.Server):
-    """Tells the application to drain the moment a stop signal arrives."""
+    """Tells the application to drain the moment a stop signal arrives, and ends with code 0 once it has."""
 
     def __init__(self, config: uvicorn.Config, replica: Replica) -> None:
         super().__init__(config)
         self._replica = replica
-        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Uvicorn's own way raises the signal again at the end: the process would die of it with its spans unsent."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        if self._loop:
-            self._loop.call_soon_threadsafe(self._replica.drain.start)
+    def stop(self) -> None:
+        """Finish what is in flight and end; asked twice, end at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._replica.drain.start()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -146,14 +155,20 @@ def watch_parent(server: GracefulServer, app: Replica) -> None:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        for line in sys.stdin.buffer:
-            loop.call_soon_threadsafe(obey, line, app)
+        with suppress(OSError, RuntimeError):  # no stdin at all; the loop has ended before us
+            read_lines()
+
+    def read_lines() -> None:
+        rest = b""
+        while chunk := os.read(0, 65536):  # sys.stdin would hold a lock that the end of the interpreter trips over
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                loop.call_soon_threadsafe(obey, line, app)
         loop.call_soon_threadsafe(leave)
 
     def leave() -> None:
         log.warning("the parent process is gone; stopping")
-        app.drain.start()
-        server.should_exit = True
+        server.stop()
         loop.call_later(ORPHAN_SECONDS, os._exit, 0)
 
     threading.Thread(target=read, name="parent", daemon=True).start()
