@@ -246,8 +246,9 @@ def _convergence(service: str, index: int, saga: Saga, progress: Progress) -> En
     """The entry since which a service's requests went to one place only: its drain, or the start of this step."""
     for earlier in range(index - 1, -1, -1):
         step = saga.plan.steps[earlier]
-        if isinstance(step, Drain) and step.service == service and earlier in progress.done:
-            return progress.done[earlier]
+        seen = progress.done.get(earlier)
+        if isinstance(step, Drain) and step.service == service and seen is not None and "counters" in seen.data:
+            return seen
     return progress.started[index]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from control_plane.actions.plans import Plan
@@ -42,7 +43,7 @@ class Entry:
     data: Mapping[str, Any] = field(default_factory=dict)  # JSON values
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Saga:
     """A plan that is being carried out, with everything that was recorded of it."""
 
@@ -56,18 +57,13 @@ class Saga:
     decision_id: str | None = None
     entries: tuple[Entry, ...] = ()
 
+    @cached_property
+    def progress(self) -> Progress:
+        """Where it stands, from its journal alone."""
+        return _folded(self)
+
     def with_entry(self, entry: Entry) -> Saga:
-        return Saga(
-            self.id,
-            self.plan,
-            self.by,
-            self.reason,
-            self.automatic,
-            self.began_at,
-            self.drill,
-            self.decision_id,
-            (*self.entries, entry),
-        )
+        return replace(self, entries=(*self.entries, entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +99,10 @@ class Progress:
 
 def progress_of(saga: Saga) -> Progress:
     """Where the saga stands, from its journal alone."""
+    return saga.progress
+
+
+def _folded(saga: Saga) -> Progress:
     done: dict[int, Entry] = {}
     started: dict[int, Entry] = {}
     tests: list[Entry] = []
@@ -145,7 +145,7 @@ def all_passed(test: Entry) -> bool:
 def started_shifts(saga: Saga) -> dict[str, list[Shift]]:
     """Shifts whose intent was recorded, by service, oldest first: each may or may not have taken effect."""
     shifts: dict[str, list[Shift]] = {}
-    for index in sorted(progress_of(saga).started):
+    for index in sorted(saga.progress.started):
         step: Step = saga.plan.steps[index]
         if isinstance(step, Shift):
             shifts.setdefault(step.service, []).append(step)
@@ -154,7 +154,7 @@ def started_shifts(saga: Saga) -> dict[str, list[Shift]]:
 
 def saga_json(saga: Saga) -> dict[str, Any]:
     """A saga as programs and the console read it."""
-    progress = progress_of(saga)
+    progress = saga.progress
     stopped = progress.retreat is not None or progress.ended is not None
     steps = []
     for index, step in enumerate(saga.plan.steps):
@@ -194,3 +194,9 @@ def saga_json(saga: Saga) -> dict[str, Any]:
         "outcome": progress.outcome,
         "steps": steps,
     }
+
+
+def step_in_hand(saga: Saga) -> Step | None:
+    """The step that is being carried out, or comes next; None when all are done."""
+    index = saga.progress.current
+    return saga.plan.steps[index] if index < len(saga.plan.steps) else None

@@ -23,7 +23,7 @@ class Observation:
     samples: SampleCounts | None = None  # None where the current step asks for none, or latency is not measured
     samples_problem: str = ""  # why samples that should be there are not
     stop: str | None = None  # why a person or the kill switch wants the plan to stop
-    others: frozenset[str] = frozenset()  # services that other plans move towards the monolith now
+    others: frozenset[str] = frozenset()  # services that other plans move: all of each may come to the monolith
 
 
 Counters = Mapping[str, Any]

@@ -37,8 +37,8 @@ def rollback_plan(
     """Traffic of one service, or of `all`, to the monolith, make-before-break.
 
     `demand` is that of before the incident, by service; a service it lacks is assumed to fill all its slots.
-    `also_moving` are services that other plans are moving to the monolith now. Raises ActuationRefused when the
-    monolith's limit does not allow the capacity.
+    `also_moving` are services that other plans are moving now; they count as if all of them came.
+    Raises ActuationRefused when the monolith's limit does not allow the capacity.
     """
     services = tuple(sorted(state.weights)) if target == ALL_SERVICES else (target,)
     for service in services:

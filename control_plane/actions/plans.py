@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from control_plane.actions.capacity import Demand
-from control_plane.actions.steps import OnFailure, Shift, Shrink, Step
+from control_plane.actions.steps import OnFailure, Step
 from control_plane.errors import InvalidDefinition
 from control_plane.topology import MONOLITH
 
@@ -112,11 +112,6 @@ class Plan:
         return hashlib.sha256(canonical_json(plan_json(self)).encode()).hexdigest()
 
     @property
-    def leads_to_monolith(self) -> bool:
-        """Whether it moves traffic towards the monolith."""
-        return any(isinstance(step, Shift) and step.weights.monolith > step.undo.monolith for step in self.steps)
-
-    @property
     def title(self) -> str:
         """One line: what this plan is."""
         match self.kind:
@@ -162,9 +157,6 @@ class Plan:
             lines.append(f"  {number:2}. {step.sentence} (at most {seconds:g} s, {otherwise})")
         lines += [f"  Note: {note}" for note in self.notes]
         return lines
-
-    def shrinks(self) -> list[Shrink]:
-        return [step for step in self.steps if isinstance(step, Shrink)]
 
 
 _PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)

@@ -20,7 +20,7 @@ from control_plane.actions.effects import (
     effect_from_json,
     effect_json,
 )
-from control_plane.actions.journal import Entry, EntryKind, Progress, Saga, SagaState, progress_of, started_shifts
+from control_plane.actions.journal import Entry, EntryKind, Progress, Saga, SagaState, started_shifts
 from control_plane.actions.observation import Observation, counters_of
 from control_plane.actions.steps import Grow, OnFailure, Step, Watch
 from control_plane.topology import MONOLITH, Backend, RuntimeState
@@ -67,7 +67,7 @@ Move = Record | Perform | Wait | Finished
 
 def next_move(saga: Saga, seen: Observation) -> Move:
     """The next thing to do. Pure; safe to ask any number of times."""
-    progress = progress_of(saga)
+    progress = saga.progress
     if progress.ended is not None:
         return Finished(progress.state, progress.outcome)
     if progress.retreat is not None:
@@ -83,7 +83,7 @@ def next_move(saga: Saga, seen: Observation) -> Move:
         return _fail(saga, step, seen, f"{step.name}: interrupted {progress.resumes} times")
     if seen.runtime is None:
         why = f"the runtime does not answer: {seen.problem}"
-        return _fail(saga, step, seen, f"{step.name}: {why}") if late else Wait(why)
+        return _give_up(saga, progress, step, seen, why) if late else Wait(why)
     if index not in progress.started:
         return Record(Entry(EntryKind.STARTED, seen.at, index, _counters(step, seen.runtime)))
     return _carry_on(saga, progress, step, seen, seen.runtime, late)
@@ -99,17 +99,25 @@ def _carry_on(saga: Saga, progress: Progress, step: Step, seen: Observation, sta
         why = found.detail if forbidden is None else forbidden
         if seen.problem:
             why += f" ({seen.problem})"
-        policy = step.on_failure
-        if isinstance(step, Watch) and not found.hopeless:
-            policy = step.on_short
-        if policy is OnFailure.GO_ON:
-            return Record(Entry(EntryKind.DONE, seen.at, index, _seen(step, state, f"went on: {why}", met=False)))
-        seconds = step.deadline.total_seconds()
-        return _fail(saga, step, seen, f"{step.name}: {why}" + ("" if found.hopeless else f" after {seconds:g} s"))
+        return _give_up(saga, progress, step, seen, why, hopeless=found.hopeless)
     if forbidden is not None:
         return Wait(forbidden)
     wanted = effect(step, saga, progress, seen)
     return Wait(found.detail) if wanted is None else Perform(wanted, index)
+
+
+def _give_up(
+    saga: Saga, progress: Progress, step: Step, seen: Observation, why: str, *, hopeless: bool = False
+) -> Record:
+    """The step's time is over, or waiting is no use: what that means is written in the step."""
+    index = progress.current
+    policy = step.on_short if isinstance(step, Watch) and not hopeless else step.on_failure
+    if policy is OnFailure.GO_ON:
+        if index not in progress.started:
+            return Record(Entry(EntryKind.STARTED, seen.at, index))
+        return Record(Entry(EntryKind.DONE, seen.at, index, _seen(step, seen.runtime, f"went on: {why}", met=False)))
+    seconds = step.deadline.total_seconds()
+    return _fail(saga, step, seen, f"{step.name}: {why}" + ("" if hopeless else f" after {seconds:g} s"))
 
 
 def _fail(saga: Saga, step: Step, seen: Observation, reason: str) -> Record:
@@ -141,7 +149,7 @@ def _stop(saga: Saga, seen: Observation) -> Record:
 
 
 def _replicas_back(saga: Saga) -> list[Lasting]:
-    started = progress_of(saga).started
+    started = saga.progress.started
     grown = [saga.plan.steps[index] for index in sorted(started, reverse=True)]
     return [
         SetReplicas(step.deployment, step.was) for step in grown if isinstance(step, Grow) and step.was < step.replicas
@@ -207,8 +215,8 @@ def _counters(step: Step, state: RuntimeState) -> dict[str, Any]:
     return {} if service is None else {"counters": counters_of(service, state)}
 
 
-def _seen(step: Step, state: RuntimeState, detail: str, *, met: bool) -> dict[str, Any]:
-    return {"detail": detail, "met": met, **_counters(step, state)}
+def _seen(step: Step, state: RuntimeState | None, detail: str, *, met: bool) -> dict[str, Any]:
+    return {"detail": detail, "met": met, **(_counters(step, state) if state else {})}
 
 
 def _summary(saga: Saga, progress: Progress) -> str:
