@@ -106,7 +106,7 @@ class SloEngine:
         self.targets: dict[TargetKey, Target] = {}
         self._asked: dict[int, frozenset[Decimal] | None] = {}  # bucket boundaries that the last reading asked for
         self._forgot_at = -math.inf
-        self.last_reading_at: float | None = None
+        self.newest_sample_at: float | None = None  # of any series; the samples' own time, so no clock can move it
         self.failure: str | None = None  # why the newest reading failed; None: it did not
 
     @property
@@ -118,17 +118,17 @@ class SloEngine:
         """How far back the next reading of raw samples must go to leave no gap, at most RAW_REACH."""
         slowest = max((slo.scrape_interval for slo in self.slos), default=timedelta(0))
         overlap = max(OVERLAP, 4 * slowest)
-        if self.last_reading_at is None:
+        if self.newest_sample_at is None:
             return overlap
-        missed = timedelta(seconds=max(0.0, now.timestamp() - self.last_reading_at))
+        missed = timedelta(seconds=max(0.0, now.timestamp() - self.newest_sample_at))
         return min(RAW_REACH, missed + overlap)
 
     def backfill(self, now: datetime) -> tuple[HistoryPart, ...]:
         """What to ask history for before the next reading, oldest first; nothing if the gap is at most RAW_REACH."""
         end = math.floor(now.timestamp() / MINUTE) * MINUTE
         start = end - RESOLUTIONS[-1][1]
-        if self.last_reading_at is not None:
-            start = max(start, math.floor(self.last_reading_at / MINUTE) * MINUTE)
+        if self.newest_sample_at is not None:
+            start = max(start, math.floor(self.newest_sample_at / MINUTE) * MINUTE)
             if end - start <= RAW_REACH.total_seconds():
                 return ()
         parts = []
@@ -178,7 +178,6 @@ class SloEngine:
                 feed.problem = "A counter reads NaN."
             elif i in self.router.buckets:
                 feed.problem = self.router.buckets[i].problem()
-        self.last_reading_at = max(at.timestamp(), self.last_reading_at or -math.inf)
         self._forget()
 
     def observe_failure(self, reason: str, at: datetime) -> None:
@@ -276,6 +275,7 @@ class SloEngine:
         for key, seen in scrapes.items():
             target = self.targets.setdefault(key, seen)
             target.last_seen = max(target.last_seen, seen.last_seen)
+            self.newest_sample_at = max(seen.last_seen, self.newest_sample_at or -math.inf)
 
     def _measure(self, index: int, seen: Floats, batch: _Batch, step: timedelta | None) -> None:
         """Notes which scrape slots of the total were measured, each once, however many series filled it."""
@@ -340,7 +340,7 @@ class SloEngine:
         """Everything the engine remembers."""
         series = [[sorted(key), reading.at, reading.value] for key, reading in self.readings.items()]
         header = {
-            "last_reading_at": self.last_reading_at,
+            "newest_sample_at": self.newest_sample_at,
             "slos": {slo.name: self._slo_header(i) for i, slo in enumerate(self.slos)},
             "series": series,
             "targets": [[*key, target.first_seen, target.last_seen] for key, target in self.targets.items()],
@@ -396,7 +396,7 @@ class SloEngine:
         self.ledger = Ledger.of_arrays(arrays, source)
         self.readings = {frozenset((n, v) for n, v in key): Reading(at, value) for key, at, value in header["series"]}
         self.targets = {(job, instance): Target(a, b) for job, instance, a, b in header["targets"]}
-        self.last_reading_at = header["last_reading_at"]
+        self.newest_sample_at = header["newest_sample_at"]
         self._asked = {i: buckets.asked() for i, buckets in self.router.buckets.items()}
 
 

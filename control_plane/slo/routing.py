@@ -150,6 +150,16 @@ def neighbours(threshold: Decimal, boundaries: Iterable[Decimal]) -> Neighbours:
     return Neighbours(max(below) if below else None, min(above) if above else INFINITY)
 
 
+def _reads(slo: Slo) -> Iterable[tuple[Role, Selector]]:
+    """What the SLO reads, and what it takes each for; of a histogram any bucket, since the right one may be missing."""
+    for side, role in ((slo.total, Role.TOTAL), (slo.bad, Role.BAD)):
+        yield from ((role, selector) for selector in (side.selectors if side else ()))
+    if slo.bucket:
+        yield Role.BUCKET, Selector(slo.bucket.metric, slo.bucket.matchers)
+    elif slo.good:
+        yield from ((Role.GOOD, selector) for selector in slo.good.selectors)
+
+
 class Router:
     """Matches series to SLOs, and remembers each label set, so that it costs once per series and not per tick."""
 
@@ -161,14 +171,8 @@ class Router:
         self.buckets: dict[int, Buckets] = {i: Buckets(slo.bucket) for i, slo in enumerate(slos) if slo.bucket}
         self._readers: dict[str, list[tuple[int, Role, Selector]]] = {}
         for i, slo in enumerate(slos):
-            good = Role.GOOD
-            if slo.bucket:
-                good = Role.BUCKET
-            for side, role in ((slo.total, Role.TOTAL), (slo.good, good), (slo.bad, Role.BAD)):
-                for selector in side.selectors if side else ():
-                    if role is Role.BUCKET and slo.bucket:
-                        selector = Selector(slo.bucket.metric, slo.bucket.matchers)
-                    self._readers.setdefault(selector.metric, []).append((i, role, selector))
+            for role, selector in _reads(slo):
+                self._readers.setdefault(selector.metric, []).append((i, role, selector))
 
     def selectors(self) -> tuple[Selector, ...]:
         """Everything to fetch next."""

@@ -437,6 +437,14 @@ def test_a_short_gap_is_read_raw_and_a_long_one_from_history() -> None:
     assert (part.start, part.end, part.step) == (at(60), at(7200), timedelta(minutes=1))
 
 
+def test_what_a_jumping_clock_made_us_miss_is_read_later() -> None:
+    engine = SloEngine([an_slo()])
+    engine.observe([steady(10, 0, 60)], at(60))
+    for ahead in (3660, 3720):
+        engine.observe([], at(ahead))
+    assert engine.reach(at(180)) == timedelta(seconds=150)
+
+
 # --- one result
 
 
@@ -459,7 +467,7 @@ def histories(draw: st.DrawFn) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, An
 
 
 @given(histories())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_live_backfilled_and_replayed_readings_give_the_same_state(
     history: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[int]],
 ) -> None:
@@ -479,6 +487,7 @@ def test_live_backfilled_and_replayed_readings_give_the_same_state(
         live.observe(reading(now - 30, now), at(now))
         replayed.observe(reading(now - 30, now), at(now))
         replayed.observe(reading(now - 30, now), at(now))  # every tick twice
-        replayed = SloEngine.restore(slos, replayed.snapshot())
+        if now is ticks[len(ticks) // 2]:
+            replayed = SloEngine.restore(slos, replayed.snapshot())
     backfilled.observe(reading(0, end), at(end))
     assert live.states(at(end)) == replayed.states(at(end)) == backfilled.states(at(end))
