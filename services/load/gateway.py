@@ -307,7 +307,7 @@ async def _read_events(response: aiohttp.ClientResponse, stop_after: int | None)
     done = reconnect = False
     async for event in parse(response.content.iter_any()):  # after the last event too: so the connection can be kept
         if event.name == "error":
-            raise _Judged("broken_stream", *_told_failure(event))
+            raise _told_failure(event)
         if event.name == "reconnect":
             reconnect = True
         elif event.data == "[DONE]":
@@ -322,9 +322,11 @@ async def _read_events(response: aiohttp.ClientResponse, stop_after: int | None)
     return EventStream(tuple(events), done, reconnect)
 
 
-def _told_failure(event: Event) -> tuple[str, str | None]:
+def _told_failure(event: Event) -> _Judged:
+    """A stream that says itself why it ends. Headers are long gone by then, so the event carries what they would."""
     try:
         body = orjson.loads(event.data)
-        return str(body.get("error", body)["message"])[:200], body.get("fault")
+        detail, fault = str(body.get("error", body)["message"])[:200], body.get("fault")
+        return _Judged("shed" if body.get("shed") else "broken_stream", detail, fault)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"it ended with an error: {event.data[:150]}", None
+        return _Judged("broken_stream", f"it ended with an error: {event.data[:150]}")

@@ -76,6 +76,9 @@ class CrookedGateway:
             request, b'id: 1\ndata: {"n":1}\n\nevent: error\ndata: {"error":{"message":"Broken."},"fault":"errors"}\n\n'
         )
 
+    async def stream_shed(self, request: web.Request) -> web.StreamResponse:
+        return await self._events(request, b'event: error\ndata: {"message":"Full.","fault":null,"shed":true}\n\n')
+
     async def stream_reconnect(self, request: web.Request) -> web.StreamResponse:
         return await self._events(request, b'id: 7\ndata: {"n":1}\n\nevent: reconnect\ndata: {}\n\n')
 

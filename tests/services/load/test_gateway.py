@@ -67,6 +67,14 @@ async def test_a_stream_that_does_not_come_to_its_end_is_broken(way: str, fault:
         assert failure["detail"] == detail
 
 
+async def test_a_stream_that_no_slot_was_left_for_was_shed() -> None:
+    async with a_crooked_gateway() as (_, gateway):
+        visit, recorder = a_visit(gateway)
+        with pytest.raises(StepFailed):
+            await visit.stream("read", "GET", "/v1/stream-shed")
+        assert the_failure(recorder)["kind"] == "shed"
+
+
 async def test_a_stream_that_falls_silent_is_a_time_out() -> None:
     async with a_crooked_gateway() as (_, gateway):
         visit, recorder = a_visit(gateway)
