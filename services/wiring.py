@@ -12,7 +12,7 @@ from services.context import ServiceContext
 from services.drain import Drain
 from services.identity.configuration import IdentityConfiguration, read_identity_configuration
 from services.monolith.in_process import InProcessPeers
-from services.peers_mesh import MeshClient, MeshPeers
+from services.peers import CALL_GRAPH, NoPeers, Peers
 from services.settings import SuiteSettings
 from services.storage import SqliteStorage
 from services.telemetry import Metrics, ServiceTelemetry, Tracing, otlp_tracing
@@ -46,15 +46,24 @@ def wire(
     closing.callback(tracing.close)
     closing.push_async_callback(storage.close)
     services = SERVICES if deployment == MONOLITH else (deployment,)
-    inside = InProcessPeers()
-    client = MeshClient(settings.mesh_url, settings.peer_timeout_seconds)
-    closing.push_async_callback(client.close)
-    contexts = []
-    for service in services:
-        telemetry = ServiceTelemetry(service, metrics, tracing)
-        peers = inside if deployment == MONOLITH else MeshPeers(client, telemetry, tokens)
-        contexts.append(ServiceContext(service, settings, storage, peers, telemetry, tokens, drain, clock=clock))
-    inside.contexts.update({context.service: context for context in contexts})
+    telemetries = {service: ServiceTelemetry(service, metrics, tracing) for service in services}
+    peers: Peers
+    if deployment == MONOLITH:
+        peers = inside = InProcessPeers()
+    elif CALL_GRAPH[deployment]:
+        from services.peers_mesh import MeshClient, MeshPeers  # slow to import, and most services call nobody
+
+        client = MeshClient(settings.mesh_url, settings.peer_timeout_seconds)
+        closing.push_async_callback(client.close)
+        peers, inside = MeshPeers(client, telemetries[deployment], tokens), None
+    else:
+        peers, inside = NoPeers(), None
+    contexts = [
+        ServiceContext(service, settings, storage, peers, telemetries[service], tokens, drain, clock=clock)
+        for service in services
+    ]
+    if inside:
+        inside.contexts.update({context.service: context for context in contexts})
     return Wired(contexts, metrics, closing)
 
 

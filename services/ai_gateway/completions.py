@@ -16,7 +16,6 @@ from services.ai_gateway.configuration import (
     ProviderSettings,
     read_gateway_configuration,
 )
-from services.ai_gateway.openai import OpenAiProvider
 from services.ai_gateway.providers import Provider, ProviderFailed
 from services.ai_gateway.token_bucket import TokenBucket
 from services.context import ServiceContext
@@ -188,5 +187,7 @@ def completions_of(context: ServiceContext) -> Completions:
 
 def _provider(settings: ProviderSettings, configuration: GatewayConfiguration) -> Provider:
     if isinstance(settings, OpenAiProviderSettings):
+        from services.ai_gateway.openai import OpenAiProvider  # brings an HTTP client, which the built-in one needs not
+
         return OpenAiProvider(settings, configuration.http)
     return BuiltInProvider(settings)
