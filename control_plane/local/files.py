@@ -7,15 +7,6 @@ import tempfile
 from pathlib import Path
 
 
-def append_line(path: Path, line: str) -> None:
-    """Adds a line to a file that is there. Raises OSError where it is not: who made it took it away."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(handle, line.encode() + b"\n")
-    finally:
-        os.close(handle)
-
-
 def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
     """Replaces a file in one step, mode 0600: a reader sees the old or the new text, never a part.
 

@@ -12,7 +12,7 @@ from control_plane.errors import InvalidDefinition
 from control_plane.local.layout import Layout
 from control_plane.local.processes import Command
 from control_plane.local.prometheus_config import alertmanager_arguments, prometheus_arguments
-from control_plane.local.specification import DeploymentSpec
+from control_plane.local.specification import DeploymentSpec, StackSpec
 
 
 class Wave(IntEnum):
@@ -50,7 +50,9 @@ class Programs:
     alertmanager_folder: Path | None = None
 
 
-def all_parts(layout: Layout, programs: Programs, alertmanager_config: Path, policy_profile: str) -> tuple[Part, ...]:
+def all_parts(
+    layout: Layout, spec: StackSpec, programs: Programs, alertmanager_config: Path, policy_profile: str
+) -> tuple[Part, ...]:
     """Every part of the stack, in the order of their start."""
     ours = own_environment(layout)
     return (
@@ -125,7 +127,13 @@ def all_parts(layout: Layout, programs: Programs, alertmanager_config: Path, pol
             "/health",
             Wave.LAST,
             tethered=True,
-            environment=ours,
+            environment={
+                **ours,
+                "SUITE_LOAD_GATEWAY_URL": layout.url(layout.gateway_port),
+                "SUITE_LOAD_PORT": str(layout.load_port),
+                "SUITE_LOAD_TOKEN_FILE": str(layout.token_file),
+                "SUITE_LOAD_SCALE": str(spec.demo.scale),
+            },
         ),
     )
 

@@ -32,12 +32,21 @@ class DeploymentSpec(BaseModel):
         return self
 
 
+class DemoSpec(BaseModel):
+    """Demo traffic: an open model, so that a slow suite does not slow its users down."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: Annotated[float, Field(ge=0, le=100)] = 1.0  # multiple of the usual rate, about 90 requests/s; 0 is none
+
+
 class StackSpec(BaseModel):
     """The whole file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     deployments: dict[str, DeploymentSpec]
+    demo: DemoSpec = DemoSpec()
 
     @model_validator(mode="after")
     def _all_named(self) -> StackSpec:

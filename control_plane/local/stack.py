@@ -25,7 +25,7 @@ from control_plane.local.api import ClusterApi
 from control_plane.local.cluster import Cluster
 from control_plane.local.deployments import STARTS_AT_A_TIME, Phase, Surroundings
 from control_plane.local.envoy import bootstrap
-from control_plane.local.files import append_line, write_atomically
+from control_plane.local.files import write_atomically
 from control_plane.local.gateway import Gateway
 from control_plane.local.kept_alive import KeptAlive
 from control_plane.local.layout import Layout
@@ -44,7 +44,7 @@ from control_plane.local.ports import PortPool, refuse_taken
 from control_plane.local.progress import STACK, OnProgress, Progress, Stage
 from control_plane.local.prometheus_config import prometheus_config
 from control_plane.local.relocation import ALERTMANAGER_DATA, PROMETHEUS_DATA, runnable
-from control_plane.local.specification import load_specification
+from control_plane.local.specification import StackSpec, load_specification
 
 log = logging.getLogger(__name__)
 
@@ -158,8 +158,8 @@ def _last_word(options: StackOptions, on_progress: OnProgress) -> Iterator[OnPro
     def tell(step: Progress) -> None:
         stamped = replace(step, after_seconds=round(monotonic() - began, 2))
         if options.progress_file is not None:
-            with suppress(OSError):  # a full disk must not stop the stop
-                append_line(options.progress_file, stamped.as_line())
+            with suppress(OSError), options.progress_file.open("a") as lines:  # a full disk must not stop the stop
+                lines.write(stamped.as_line() + "\n")
         on_progress(stamped)
 
     try:
@@ -186,7 +186,7 @@ class _Supervisor:
 
     async def run(self) -> None:
         spec = load_specification(self._options.specification)
-        parts = self._parts()
+        parts = self._parts(spec)
         self._refuse_taken_ports(parts)
         token = token_of(self._layout)
         self._write_configuration()
@@ -221,14 +221,17 @@ class _Supervisor:
                     await starting
                 self._tell(Progress(STACK, Stage.STOPPING))
 
-    def _parts(self) -> tuple[Part, ...]:
+    def _parts(self, spec: StackSpec) -> tuple[Part, ...]:
         options = self._options
         programs = options.programs or find_programs()
         config = options.alertmanager_config
         if not config.exists():
             config = self._layout.alertmanager_dir / "alertmanager.yml"
             write_atomically(config, QUIET_ALERTMANAGER)
-        return without(all_parts(self._layout, programs, config, options.policy_profile), options.left_out)
+        return without(
+            all_parts(self._layout, spec, programs, config, options.policy_profile),
+            options.left_out,
+        )
 
     def _refuse_taken_ports(self, parts: tuple[Part, ...]) -> None:
         layout = self._layout

@@ -139,10 +139,11 @@ async def live_cluster(folder: Path, replicas: Mapping[str, int], **surroundings
                 **surroundings,
             }
         )
-        cluster = Cluster(layout, a_spec(replicas), gateway, around, utc_now)
+        spec = a_spec(replicas)
+        cluster = Cluster(layout, spec, gateway, around, utc_now)
         cluster.write_files()
         programs = Programs(tools.find("envoy"), Path("prometheus"), Path("alertmanager"))
-        part = all_parts(layout, programs, Path("alertmanager.yml"), "local")[0]
+        part = all_parts(layout, spec, programs, Path("alertmanager.yml"), "local")[0]
         envoy = KeptAlive(part_command(layout, part, Path.cwd()), layout.url(part.port) + part.ready_path, http)
         envoy.start()
         try:

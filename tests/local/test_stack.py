@@ -20,8 +20,6 @@ import pytest
 import yaml
 
 from control_plane.clock import monotonic
-from control_plane.errors import SourceUnavailable
-from control_plane.local.detached import start_detached, stop_stack
 from control_plane.local.layout import Layout
 from control_plane.local.lock import supervisor_pid
 from control_plane.local.progress import STACK, Progress, Stage
@@ -222,7 +220,7 @@ def test_a_part_that_cannot_start_is_reported_in_its_own_words_and_the_rest_is_s
     _, said = stack.process.communicate(timeout=40)
     assert stack.process.returncode == 1
     assert "prometheus exits as soon as it starts" in said
-    assert "data" in said
+    assert f"(log: {layout.logs_dir / 'prometheus.log'})" in said
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", layout.gateway_port)) != 0
 
@@ -239,22 +237,35 @@ def test_ctrl_c_while_starting_stops_what_had_started(layout: Layout, specificat
     assert not [child for child in children if child.is_running()]
 
 
-def test_a_stack_in_the_background_tells_its_progress_and_is_stopped_from_elsewhere(
-    layout: Layout, tmp_path: Path
-) -> None:
-    specification = a_specification(tmp_path, {"identity-service": 1, MONOLITH: 1})  # the real suite, in small
-    steps = list(start_detached(layout, ("load", "control-plane"), specification))
+def test_the_real_suite_comes_up_and_its_progress_is_written_for_who_waits(layout: Layout, tmp_path: Path) -> None:
+    specification = a_specification(tmp_path, {"identity-service": 1, MONOLITH: 1})
+    progress = tmp_path / "progress.jsonl"
+    options = ["--specification", str(specification), "--progress", str(progress)]
+    left_out = [word for name in ("load", "control-plane") for word in ("--without", name)]
+    process = subprocess.Popen(
+        (sys.executable, "-m", "control_plane.local", *options, *left_out),
+        stdout=subprocess.DEVNULL,
+        env={
+            **os.environ,
+            "BACKSTAY_PORT_BASE": str(layout.port_base),
+            "BACKSTAY_STATE_DIR": str(layout.state_dir),
+        },
+    )
+
+    def steps() -> list[Progress]:
+        return [Progress.from_line(line) for line in progress.read_text().splitlines()] if progress.exists() else []
+
     try:
-        assert (steps[-1].part, steps[-1].stage) == (STACK, Stage.READY)
-        pid = supervisor_pid(layout)
-        assert pid is not None
-        children = psutil.Process(pid).children(recursive=True)
-        with pytest.raises(SourceUnavailable, match="already runs"):
-            list(start_detached(layout, ("load", "control-plane"), specification))
-        assert httpx.get(layout.url(layout.gateway_port) + "/api/users/me").status_code == 401
+        until(lambda: any(step.ends_start for step in steps()), 60)
+        assert (steps()[-1].part, steps()[-1].stage) == (STACK, Stage.READY)
+        assert supervisor_pid(layout) == process.pid
+        children = psutil.Process(process.pid).children(recursive=True)
+        for backend in ("service", "monolith"):
+            pin = {"x-backstay-backend": backend, "x-backstay-token": layout.token_file.read_text()}
+            answer = httpx.get(layout.url(layout.gateway_port) + "/api/users/me", headers=pin)
+            assert answer.status_code == 401
     finally:
-        stopped = list(stop_stack(layout))
-    assert stopped[-1].stage is Stage.STOPPED
+        process.terminate()
+        assert process.wait(30) == 0
     assert not [child for child in children if child.is_running()]
-    assert list(stop_stack(layout)) == []
-    assert not list(layout.run_dir.glob("progress-*"))
+    assert steps()[-1].stage is Stage.STOPPED
