@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from fastapi import APIRouter
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.slots import Lease, Saturated, SlotPool, Slots
 from services.telemetry import Metrics
+from tests.services.a_replica import a_replica
 
 SERVICE = "identity-service"
 
@@ -146,3 +149,26 @@ async def test_a_stream_too_many_is_shed_and_keeps_its_request_slot_to_say_so() 
     assert metrics.registry.get_sample_value("http_requests_shed_total", {"service": SERVICE}) == 1
     lease.release()
     assert slots.requests.in_use == 0
+
+
+async def test_a_shed_request_is_a_503_under_its_routes_template_that_says_when_to_come_back(tmp_path: Path) -> None:
+    routes = APIRouter()
+    release = asyncio.Event()
+
+    @routes.get("/api/users/{user_id}")
+    async def user(user_id: str) -> str:
+        await release.wait()
+        return user_id
+
+    async with a_replica(tmp_path, routes, slots=1, queue_seconds=0.05) as one:
+        first = asyncio.create_task(one.http.get("/api/users/ana"))
+        await asyncio.sleep(0.02)
+        answer = await one.http.get("/api/users/bob")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert (await one.http.get("/ready")).status_code == 200  # probes need no slot
+        release.set()
+        assert (await first).status_code == 200
+        labels = {"endpoint": "/api/users/{user_id}", "method": "GET"}
+        assert one.sample("http_requests_total", **labels, status_code="503") == 1
+        assert one.sample("http_requests_shed_total") == 1
+        assert one.sample("http_slots_in_use", kind="request") == 0
