@@ -361,7 +361,7 @@ class SagaRunner:
             if await self._is_stale():
                 raise StaleFence(f"A newer process acts now: {error}") from error
             run.problem = str(error)
-        except SourceUnavailable as error:
+        except BackstayError as error:
             run.problem = str(error)
 
     async def _test(self, run: _Run, journeys: RunJourneys, step: int | None) -> None:
