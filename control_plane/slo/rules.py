@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
+from control_plane.slo.alert_names import alert_name
 from control_plane.slo.alerts import FEWEST_FAILURES, TIERS, Tier, factor_in_force
 from control_plane.slo.burn_rate import ONE_SIDED_99_PERCENT
 from control_plane.slo.durations import format_duration, parse_duration
 from control_plane.slo.events import Selector
 from control_plane.slo.labels import quoted, written
 from control_plane.slo.spec import Counters, Slo
-from control_plane.slo.state import Kind
 from control_plane.slo.windows import BURN_WINDOWS
 
 STEP = timedelta(seconds=30)
@@ -35,22 +35,11 @@ _SLICES, _BAD_SLICES = "backstay:slo_slices:judged", "backstay:slo_bad_slices:ju
 _BURN, _LOWER = "backstay:slo_burn_rate", "backstay:slo_burn_rate_lower_bound"
 
 _LONG = frozenset(tier.long for tier in TIERS)
-_ENDINGS = {Kind.ERRORS: "Errors", Kind.LATENCY: "Latency", Kind.AVAILABILITY: "Availability"}
-
-
-def alert_name(slo: Slo) -> str:
-    """The name of an SLO's alerts, and of its runbook page: `ai-gateway-service-errors` is AiGatewayErrors.
-
-    An SLO that is not named after its service and kind keeps its own ending: AiGatewayFirstToken.
-    """
-    service = _camel(slo.service.removesuffix("-service"))
-    own = slo.name.removeprefix(slo.service).strip("-")
-    return service + (_ENDINGS.get(slo.kind, _camel(own)) if own in ("", slo.kind) else _camel(own))
 
 
 def alert_names(slos: Sequence[Slo]) -> tuple[str, ...]:
     """Every alert that the rules can send, in the order of the SLOs."""
-    return tuple(alert_name(slo) for slo in slos if slo.total is not None)
+    return tuple(alert_name(slo.name) for slo in slos if slo.total is not None)
 
 
 def rules_text(slos: Sequence[Slo], runbook_base_url: str) -> str:
@@ -174,7 +163,7 @@ def _lower_bound(share: str, events: str) -> str:
 
 def _alert(slo: Slo, tier: Tier, runbook_base_url: str) -> dict[str, Any]:
     factor = f"{factor_in_force(tier, slo.objective).normalize():f}"
-    matchers, name = _matchers(slo), alert_name(slo)
+    matchers, name = _matchers(slo), alert_name(slo.name)
     long, short = f"{_BURN}:{tier.long}{matchers}", f"{_BURN}:{tier.short}{matchers}"
     total, bad = (_SLICES, _BAD_SLICES) if slo.slices else (_EVENTS, _BAD_EVENTS)
     filled = int(BURN_WINDOWS[tier.long] / STEP * FILLED)
@@ -196,7 +185,3 @@ def _alert(slo: Slo, tier: Tier, runbook_base_url: str) -> dict[str, Any]:
             "runbook_url": f"{runbook_base_url.rstrip('/')}/runbooks/{name}",
         },
     }
-
-
-def _camel(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("-"))

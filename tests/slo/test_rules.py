@@ -14,7 +14,7 @@ import yaml
 from control_plane.errors import ToolMissing
 from control_plane.local.tools import Shelf
 from control_plane.slo.events import Selector
-from control_plane.slo.rules import alert_name, alert_names, rules, rules_text
+from control_plane.slo.rules import alert_names, rules, rules_text
 from control_plane.slo.spec import Counters, Objective, Slo
 from control_plane.slo.state import Kind
 from tests.slo.slo_builders import a_latency_slo, an_availability_slo, an_slo
@@ -68,13 +68,9 @@ BAD_EVENTS = "sum(backstay:slo_bad_events:increase)"
 EVENTS = "sum(backstay:slo_events:increase)"
 
 
-def test_alerts_are_named_after_the_service_and_what_is_wrong() -> None:
-    assert alert_name(an_slo(name="ai-gateway-service-errors", service="ai-gateway-service")) == "AiGatewayErrors"
-    assert alert_name(a_latency_slo()) == "SearchLatency"
-    first_token = a_latency_slo(service="ai-gateway-service")
-    renamed = an_slo(name="ai-gateway-service-first-token", service="ai-gateway-service", kind=Kind.LATENCY)
-    assert alert_name(renamed) == "AiGatewayFirstToken"
-    assert alert_names([renamed, first_token])[0] == "AiGatewayFirstToken"
+def test_alerts_are_named_after_their_slo_and_a_capacity_has_none() -> None:
+    capacity = an_slo(name="search-service-throughput", kind=Kind.THROUGHPUT, total=None, bad=None)
+    assert alert_names([an_slo(), a_latency_slo(), capacity]) == ("SearchErrors", "SearchLatency")
 
 
 def test_every_alert_tells_its_tier_its_severity_and_its_runbook() -> None:
