@@ -115,7 +115,7 @@ class ScaleSection(_Section):
         target = info.data.get("target_utilisation")
         if target is not None and saturated_from <= target:
             raise ValueError(
-                f"{saturated_from:g} must be above target_utilisation {target:g}: a service on its target is not saturated"
+                f"{saturated_from:g} must be above target_utilisation {target:g}: on its target nothing is saturated"
             )
         return saturated_from
 

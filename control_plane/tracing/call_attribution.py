@@ -22,6 +22,7 @@ CALL_SELECTORS: tuple[Selector, ...] = (
     Selector("http_requests_total"),
     Selector("http_requests_shed_total"),
     Selector("http_stream_ends_total", (("outcome", "=", "error"),)),
+    Selector("http_request_duration_seconds_sum"),
     Selector("http_request_own_duration_seconds_sum"),
     Selector("http_request_own_duration_seconds_count"),
     Selector("http_request_own_duration_seconds_bucket", (("le", "=~", r"0?\.20*"),)),
@@ -33,6 +34,9 @@ CALL_SELECTORS: tuple[Selector, ...] = (
 
 LATENCY_FLOOR_SECONDS = 0.010
 """Mean excess per request below which latency is not worth explaining."""
+
+PROVIDER_WAIT_SECONDS = 0.020
+"""Mean wait for a model provider from which callers' clocks say little about the service between."""
 
 MIN_CONFIDENCE = 0.6
 """Lower bound of a culprit's share from which the verdict is `culprit`: six failures of one origin, or more of two."""
@@ -48,6 +52,7 @@ class Answers:
     own_seconds: float = 0.0  # total time of all answers, without waiting for a model provider
     timed: float = 0.0  # answers in `own_seconds`
     slow: float = 0.0  # of those, longer than 0.2 s
+    waited_seconds: float = 0.0  # total time that the answers waited for a model provider
 
     def __add__(self, other: Answers) -> Answers:
         return Answers(
@@ -57,11 +62,17 @@ class Answers:
             self.own_seconds + other.own_seconds,
             self.timed + other.timed,
             self.slow + other.slow,
+            self.waited_seconds + other.waited_seconds,
         )
 
     @property
     def mean_seconds(self) -> float | None:
         return self.own_seconds / self.timed if self.timed > 0 else None
+
+    @property
+    def waits_for_provider(self) -> bool:
+        """Whether a caller's clock mostly shows how slow the model was."""
+        return self.waited_seconds > PROVIDER_WAIT_SECONDS * self.timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +184,9 @@ def attribute_latency(
 ) -> Attribution:
     """Splits the time that answers of `victim` take beyond the baseline over the services that spend it.
 
-    A peer is charged with no more than it became slower by its own count, so that waiting for a model provider behind
-    it, or a call whose answer nobody waits for, is not its fault. Without a baseline all time counts as excess.
+    A peer is charged with what its callers wait longer for it, and with no more than it became slower by its own count.
+    Where it waits for a model provider only its own count is asked: there the callers' clocks follow the model. Without
+    a baseline all time counts as excess.
     """
     before = baseline or CallCounts()
 
@@ -193,7 +205,10 @@ def attribute_latency(
         for peer, calls in incident.calls.get(service, {}).items():
             was = before.calls.get(service, {}).get(peer, Calls()).mean_seconds
             per_call = slower(calls.mean_seconds, was)
-            if incident.of(peer).timed > 0:
+            peer_answers = incident.of(peer)
+            if peer_answers.waits_for_provider:
+                per_call = excess(peer)
+            elif peer_answers.timed > 0:
                 per_call = min(per_call, excess(peer))
             if per_call > 0:
                 by_peer[peer] = per_call * calls.timed / answers.timed
@@ -336,6 +351,7 @@ _ANSWER_FIELDS: Mapping[str, tuple[str, ...]] = {
     "http_requests_total": ("answered", "failed"),
     "http_requests_shed_total": ("shed",),
     "http_stream_ends_total": ("failed",),
+    "http_request_duration_seconds_sum": ("whole_seconds",),
     "http_request_own_duration_seconds_sum": ("own_seconds",),
     "http_request_own_duration_seconds_count": ("timed",),
     "http_request_own_duration_seconds_bucket": ("quick",),
@@ -351,6 +367,7 @@ def _answers(fields: Mapping[str, float]) -> Answers:
         own_seconds=fields.get("own_seconds", 0.0),
         timed=timed,
         slow=0.0 if quick is None else max(0.0, timed - quick),
+        waited_seconds=max(0.0, fields.get("whole_seconds", 0.0) - fields.get("own_seconds", 0.0)),
     )
 
 

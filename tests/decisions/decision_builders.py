@@ -159,3 +159,7 @@ def only_acting(decisions: dict[str, Decision] | Sequence[Decision]) -> list[Dec
 def an_action(move: Move, target: str, minutes_ago: float, **changes: Any) -> RecentAction:
     at = NOON - timedelta(minutes=minutes_ago)
     return replace(RecentAction(at, move, target, ended_at=at + timedelta(seconds=30)), **changes)
+
+
+CALLERS = {IDENTITY: frozenset({GATEWAY, "streaming-service"}), GATEWAY: frozenset({"streaming-service"})}
+"""By service, who depends on it."""

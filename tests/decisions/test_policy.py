@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -334,7 +335,7 @@ def test_long_idle_replicas_go_one_at_a_time() -> None:
     ],
     ids=str,
 )
-def test_a_replica_stays_while_it_may_be_needed_or_anything_is_unknown(changes: dict[str, object]) -> None:
+def test_a_replica_stays_while_it_may_be_needed_or_anything_is_unknown(changes: dict[str, Any]) -> None:
     idle = a_service(
         FILES,
         deployment=a_deployment(FILES, desired=4, ready=4),

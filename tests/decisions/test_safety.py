@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from control_plane.decisions.capacity import Demand
 from control_plane.decisions.evidence import ActiveSaga, Change, ChangeKind, Evidence, RecentAction, ServiceEvidence
 from control_plane.decisions.policy import Decision, decide
 from control_plane.decisions.reasons import Action, Move, Reason
-from control_plane.decisions.terms import Policy
+from control_plane.decisions.terms import Limit, Policy
 from control_plane.slo.state import Kind, Verdict
 from control_plane.topology import SERVICES, Weights
 from control_plane.tracing.call_attribution import Symptom
@@ -198,7 +199,7 @@ def test_the_kill_switch_stops_everything_and_still_says_what_would_be_done() ->
     ],
     ids=["restarting", "failing", "not ready", "unknown"],
 )
-def test_nobody_is_rolled_back_onto_a_broken_target(changes: dict[str, object]) -> None:
+def test_nobody_is_rolled_back_onto_a_broken_target(changes: dict[str, Any]) -> None:
     decision = decided(an_evidence(failing(GATEWAY), monolith=a_monolith(**changes)))[GATEWAY]
     assert (decision.action, decision.reason) == (Action.HOLD, Reason.DESTINATION_UNHEALTHY)
     assert decision.pages
@@ -227,7 +228,7 @@ def test_an_irreversible_service_is_never_rolled_back() -> None:
 
 
 def test_a_missing_limit_denies() -> None:
-    limits = {move: limit for move, limit in AUTO.limits.items() if move is not Move.ROLL_BACK}
+    limits: dict[Move, Limit] = {move: limit for move, limit in AUTO.limits.items() if move is not Move.ROLL_BACK}
     decision = decided(an_evidence(failing(GATEWAY)), replace(AUTO, limits=limits))[GATEWAY]
     assert (decision.action, decision.reason, decision.pages) == (Action.HOLD, Reason.LIMIT_MISSING, True)
 

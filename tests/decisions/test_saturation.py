@@ -22,7 +22,7 @@ def gauge(
     until: float = AT,
     step: float = 5.0,
 ) -> Series:
-    times = until - step * np.arange(len(values))[::-1]
+    times = np.asarray(until - step * np.arange(len(values))[::-1], dtype=np.float64)
     labels = {"__name__": metric, "service": service, "deployment": deployment or service, "replica": replica}
     return Series(labels | {"kind": kind}, times, np.array(values, dtype=float))
 

@@ -1,6 +1,7 @@
 """The tests behind automatic action: exact, quiet on healthy streams, quick on sick ones."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -22,14 +23,14 @@ WINDOWS = (10, 20, 30, 60)
 START = 1_800_000_000
 
 
-def recent(total: list[float], bad: list[float], width: int = 1, dispersion: float = 1.0) -> RecentEvents:
+def recent(total: Sequence[float], bad: Sequence[float], width: int = 1, dispersion: float = 1.0) -> RecentEvents:
     seconds = tuple(START + width * (i + 1) for i in range(len(total)))
     return RecentEvents(seconds, tuple(map(float, total)), tuple(map(float, bad)), dispersion)
 
 
 def looked_at(
-    total: list[float],
-    bad: list[float],
+    total: Sequence[float],
+    bad: Sequence[float],
     null_share: float = 0.005,
     *,
     width: int = 1,

@@ -24,7 +24,7 @@ GATEWAY, IDENTITY, CONVERSATION, SEARCH = (
     "conversation-service",
     "search-service",
 )
-NOTIFICATION = "notification-service"
+NOTIFICATION, STREAMING = "notification-service", "streaming-service"
 
 
 def counts(answers: dict[str, Answers], calls: dict[tuple[str, str], Calls]) -> CallCounts:
@@ -139,6 +139,25 @@ def test_a_peer_is_charged_with_no_more_than_it_became_slower_itself() -> None:
     assert attribute_latency(now, before, "streaming-service").culprit == "streaming-service"
 
 
+def test_a_slow_model_does_not_hide_that_the_service_before_it_is_slow() -> None:
+    """The model happens to be faster than before, so the caller's clock shows nothing."""
+    waiting = Answers(200, 0, 0, 200 * 0.01, 200, 0, waited_seconds=240)
+    slow = Answers(200, 0, 0, 200 * 0.21, 200, 100, waited_seconds=200)
+    edge = (STREAMING, GATEWAY)
+    before = counts({STREAMING: answered(), GATEWAY: waiting}, {edge: made(mean=1.2)})
+    now = counts({STREAMING: answered(mean=0.21, slow=100), GATEWAY: slow}, {edge: made(mean=1.2)})
+    assert attribute_latency(now, before, STREAMING).culprit == GATEWAY
+
+
+def test_a_peer_that_is_slow_for_others_only_is_not_charged() -> None:
+    """Logins at identity got slow; the introspection that the gateway asks for did not."""
+    now = counts(
+        {GATEWAY: answered(mean=0.21, slow=100), IDENTITY: answered(mean=0.204)},
+        {(GATEWAY, IDENTITY): made(mean=0.005)},
+    )
+    assert attribute_latency(now, BASELINE, GATEWAY).culprit == GATEWAY
+
+
 def test_a_change_of_a_few_milliseconds_is_not_worth_explaining() -> None:
     found = attribute_latency(counts({GATEWAY: answered(mean=0.012, slow=3)}, {}), BASELINE, GATEWAY)
     assert found.verdict is AttributionVerdict.UNSURE
@@ -185,6 +204,7 @@ def test_counts_come_from_raw_samples_of_the_window_only() -> None:
             ),
             series("http_requests_total", [(0, 0), (5, 1), (10, 8)], service=GATEWAY, status_code="500", endpoint="/a"),
             series("http_requests_shed_total", [(5, 1), (10, 3)], service=GATEWAY),
+            series("http_request_duration_seconds_sum", [(5, 50.0), (10, 64.0)], service=GATEWAY),
             series("http_request_own_duration_seconds_sum", [(5, 1.0), (10, 3.0)], service=GATEWAY),
             series("http_request_own_duration_seconds_count", [(5, 10), (10, 57)], service=GATEWAY),
             series("http_request_own_duration_seconds_bucket", [(5, 10), (10, 50)], service=GATEWAY, le="0.2"),
@@ -194,7 +214,7 @@ def test_counts_come_from_raw_samples_of_the_window_only() -> None:
         since=5,
         until=10,
     )
-    assert seen.answers[GATEWAY][Backend.SERVICE] == Answers(47.0, 7.0, 2.0, 2.0, 47.0, 7.0)
+    assert seen.answers[GATEWAY][Backend.SERVICE] == Answers(47.0, 7.0, 2.0, 2.0, 47.0, 7.0, 12.0)
     assert seen.calls[GATEWAY][IDENTITY] == Calls(made=6.0, failed=4.0)
 
 
@@ -244,3 +264,77 @@ def test_callers_are_found_through_others() -> None:
 
 def test_every_metric_that_is_read_is_asked_for() -> None:
     assert len({selector.metric for selector in CALL_SELECTORS}) == len(CALL_SELECTORS)
+
+
+CALL_GRAPH = {  # requests/s at the gateway, and calls per request
+    GATEWAY: (20, {IDENTITY: 1.0, CONVERSATION: 0.8, NOTIFICATION: 0.8}),
+    STREAMING: (10, {IDENTITY: 1.0, GATEWAY: 1.0}),
+    CONVERSATION: (15, {SEARCH: 0.5}),
+    IDENTITY: (10, {}),
+    SEARCH: (10, {}),
+    NOTIFICATION: (10, {}),
+}
+FIRE_AND_FORGET = {(GATEWAY, NOTIFICATION)}
+
+
+def ten_seconds(culprit: str, failed: float, delay: float, random: np.random.Generator) -> CallCounts:
+    """What the suite counts in ten seconds while `culprit` fails that share and is slower by `delay` on average."""
+    arrivals = {name: random.poisson(rate * 10) for name, (rate, _) in CALL_GRAPH.items()}
+    for name in (STREAMING, GATEWAY, CONVERSATION):  # callers first
+        for peer, per_request in CALL_GRAPH[name][1].items():
+            arrivals[peer] += random.binomial(arrivals[name], per_request)
+    failing_share: dict[str, float] = {}
+    mean: dict[str, float] = {}
+    for name in (SEARCH, NOTIFICATION, IDENTITY, CONVERSATION, GATEWAY, STREAMING):  # peers first
+        failing_share[name], mean[name] = 0.0005, 0.006 * random.lognormal(0, 0.2)
+        if name == culprit:
+            failing_share[name] += failed
+            mean[name] += delay
+        for peer, per_request in CALL_GRAPH[name][1].items():
+            if (name, peer) not in FIRE_AND_FORGET:
+                failing_share[name] += per_request * failing_share[peer]
+                mean[name] += per_request * (mean[peer] + 0.001)
+    answers = {}
+    calls = {}
+    for name, total in arrivals.items():
+        slow = random.binomial(total, min(1.0, mean[name] / 0.4)) if mean[name] > 0.05 else 0
+        waited = total * 1.2 if name == GATEWAY else 0.0
+        failures = random.binomial(total, min(1.0, failing_share[name]))
+        answers[name] = Answers(total, failures, 0.0, total * mean[name], total, slow, waited)
+        own = failing_share[name]
+        for peer, per_request in CALL_GRAPH[name][1].items():
+            count = total * per_request
+            inherited = per_request * failing_share[peer] / own if own > 0 else 0.0
+            waits = (name, peer) not in FIRE_AND_FORGET
+            lost = answers[name].failed * min(1.0, inherited) if waits else count * failing_share[peer]
+            provider = random.normal(1.2, 0.1) if peer == GATEWAY else 0.0
+            calls[(name, peer)] = Calls(count, lost, count * (mean[peer] + 0.001 + provider), count)
+    return counts(answers, calls)
+
+
+def burns_with(culprit: str) -> list[str]:
+    """Services that wait for the culprit's answers, and itself."""
+    found = [culprit]
+    for name in (CONVERSATION, GATEWAY, STREAMING):
+        waits_for = {peer for peer in CALL_GRAPH[name][1] if (name, peer) not in FIRE_AND_FORGET}
+        if waits_for & set(found) and name not in found:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("culprit", CALL_GRAPH)
+def test_the_right_service_is_blamed_on_the_real_call_graph(culprit: str) -> None:
+    """Right, or unsure: blaming an innocent would roll it back."""
+    random = np.random.default_rng(5)
+    judged = right = wrong = 0
+    for _ in range(40):
+        healthy = ten_seconds("nobody", 0.0, 0.0, random)
+        failing = ten_seconds(culprit, 0.2, 0.0, random)
+        slow = ten_seconds(culprit, 0.0, 0.2, random)
+        for victim in burns_with(culprit):
+            for found in (attribute_errors(failing, victim), attribute_latency(slow, healthy, victim)):
+                judged += 1
+                right += found.culprit == culprit
+                wrong += found.culprit not in (None, culprit)
+    assert wrong == 0
+    assert right / judged >= 0.95
