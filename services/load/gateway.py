@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
@@ -70,6 +70,7 @@ class EventStream:
         return next((event.id for event in reversed(self.events) if event.id is not None), None)
 
 
+Answer = TypeVar("Answer", Reply, EventStream)
 Check = Callable[[Reply], str | None]
 """What is wrong with an answer, in a sentence; None: nothing. A KeyError, TypeError or ValueError is wrong too."""
 
@@ -188,7 +189,7 @@ class Visit:
                 if response.status != 200:
                     raise _refused(Reply(response.status, response.headers, await response.read()))
                 read = await _read_events(response, stop_after)
-            if check and (problem := check(read)):
+            if check and (problem := _problem(check, read)):
                 raise _Judged("wrong_body", problem)
         return read
 
@@ -295,9 +296,9 @@ def _refused(reply: Reply) -> _Judged:
     return _Judged(kind, detail[:200])
 
 
-def _problem(check: Check, reply: Reply) -> str | None:
+def _problem(check: Callable[[Answer], str | None], answer: Answer) -> str | None:
     try:
-        return check(reply)
+        return check(answer)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         return f"the answer has another shape than expected: {type(error).__name__} {error}"[:200]
 

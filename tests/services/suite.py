@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -75,7 +75,7 @@ class RecordedPeers:
     async def tell(self, user_id: str, notice: Notice) -> str:
         raise AssertionError("not in the call graph")
 
-    def stream(self, token: str, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+    def stream(self, token: str, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         raise AssertionError("not in the call graph")
 
     async def index(self, user_id: str, documents: Sequence[Document]) -> None:

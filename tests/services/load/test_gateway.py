@@ -1,6 +1,7 @@
 """Each request is judged by what came back, and recorded as what it was."""
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -107,6 +108,16 @@ async def test_a_right_status_with_wrong_content_is_a_failure(check: Any) -> Non
             await visit.call("ask", "GET", "/v1/fine", check=check)
         failure = the_failure(recorder)
         assert (failure["kind"], failure["status"]) == ("wrong_body", 200)
+
+
+async def test_a_stream_with_wrong_content_is_a_failure_too() -> None:
+    async with a_crooked_gateway() as (_, gateway):
+        visit, recorder = a_visit(gateway)
+        with pytest.raises(StepFailed):
+            await visit.stream(
+                "read", "GET", "/v1/stream", check=lambda stream: json.loads(stream.events[0].data)["text"]
+            )
+        assert the_failure(recorder)["kind"] == "wrong_body"
 
 
 async def test_the_request_id_is_ours_so_it_is_known_even_without_an_answer() -> None:
