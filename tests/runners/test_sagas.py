@@ -578,7 +578,7 @@ async def test_a_process_that_keeps_dying_at_one_step_gives_the_step_up() -> Non
 fault_times = st.floats(0, 40, allow_nan=False)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     kind=st.sampled_from(["rollback", "all", "cutover", "restore"]),
     service_errors=st.sampled_from([0.0, 0.2, 1.0]),
