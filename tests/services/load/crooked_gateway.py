@@ -100,7 +100,7 @@ async def a_crooked_gateway(**settings: Any) -> AsyncIterator[tuple[CrookedGatew
     app = web.Application()
     app.router.add_route("*", "/{rest:.*}", crooked.handle)
     async with TestServer(app) as server:
-        short = {"request_timeout_seconds": 0.3, "chat_timeout_seconds": 0.5, "stream_silence_seconds": 0.3}
+        short = {"request_timeout_seconds": 1.0, "chat_timeout_seconds": 1.5, "stream_silence_seconds": 1.0}
         gateway = Gateway(LoadSettings(**{**short, "gateway_url": str(server.make_url("/")), **settings}))
         try:
             yield crooked, gateway
