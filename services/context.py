@@ -68,8 +68,12 @@ class ServiceContext:
             await asyncio.wait(self._background, timeout=timeout_seconds)
 
     async def close(self) -> None:
-        """Finish what is pending, as long as a drain may take, then close what the service opened."""
+        """Finish what is pending, as long as a drain may take, give up the rest, close what the service opened."""
         await self.finish_background(self.settings.drain_seconds)
+        left = list(self._background)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         for close in reversed(self._closing):
             await close()
 

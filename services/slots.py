@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from typing import Literal
 
+from prometheus_client import Gauge
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.problems import SHED_HEADER, problem_response
@@ -32,6 +33,7 @@ class SlotPool:
         self._queue_seconds = queue_seconds
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._metrics = metrics
+        self._gauges: dict[str, Gauge] = {}
         metrics.slots.labels(deployment, kind).set(size)
 
     @property
@@ -50,11 +52,17 @@ class SlotPool:
             raise Saturated
         else:
             await self._wait_in_line(service)
-        self._metrics.slots_in_use.labels(service, self.kind).inc()
+        self._gauge(service).inc()
 
     def give_back(self, service: str) -> None:
-        self._metrics.slots_in_use.labels(service, self.kind).dec()
+        self._gauge(service).dec()
         self._hand_on()
+
+    def _gauge(self, service: str) -> Gauge:
+        gauge = self._gauges.get(service)
+        if gauge is None:  # finding a labelled child costs more than using it
+            gauge = self._gauges[service] = self._metrics.slots_in_use.labels(service, self.kind)
+        return gauge
 
     async def _wait_in_line(self, service: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.types import Receive, Scope, Send
 
-from control_plane.topology import MONOLITH, SERVICES
+from control_plane.topology import SERVICES
 from services.app import Replica, build_app
 from services.context import ServiceContext
 from services.settings import SuiteSettings
@@ -31,6 +31,9 @@ providers:
 """
 
 
+T = TypeVar("T")
+
+
 class QuietServer(uvicorn.Server):
     """Leaves the test process's signal handlers alone."""
 
@@ -39,18 +42,30 @@ class QuietServer(uvicorn.Server):
         yield
 
 
+class OnDemand(dict[str, T]):
+    """Makes what is asked for when it is first asked for: most tests need few of the eight deployments."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: str) -> T:
+        self[key] = made = self._make(key)
+        return made
+
+
 @dataclass
 class Crowd:
     """Every replica, by deployment; requests find theirs by Host (mesh), by pin, or by path (gateway)."""
 
-    replicas: dict[str, Replica] = field(default_factory=dict)
+    replicas: OnDemand[Replica]
     away: set[str] = field(default_factory=set)  # deployments that answer as Envoy does without a healthy host
     asked: list[str] = field(default_factory=list)  # mesh calls, as "host method path"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode()
-        deployment = host if host in self.replicas else None
+        deployment = host if host in SERVICES else None
         if deployment:
             self.asked.append(f"{host} {scope['method']} {scope['path']}")
         elif pin := headers.get(b"x-pin"):
@@ -68,8 +83,13 @@ class Crowd:
 class LiveSuite:
     crowd: Crowd
     http: httpx.AsyncClient
-    wired: dict[str, Wired]
+    wired: OnDemand[Wired]
     spans: InMemorySpanExporter
+
+    def start(self, *deployments: str) -> None:
+        """Have these deployments run now; others start when they are first asked."""
+        for deployment in deployments:
+            self.crowd.replicas[deployment]
 
     def context(self, deployment: str) -> ServiceContext:
         return self.wired[deployment].contexts[0]
@@ -103,33 +123,33 @@ def a_chat(conversation_id: str | None = None, **changes: Any) -> dict[str, Any]
 
 
 @asynccontextmanager
-async def a_live_suite(
-    folder: Path, deployments: tuple[str, ...] = (*SERVICES, MONOLITH), **settings: Any
-) -> AsyncIterator[LiveSuite]:
+async def a_live_suite(folder: Path, **settings: Any) -> AsyncIterator[LiveSuite]:
     config = folder / "ai-gateway.yaml"
     if not config.exists():
         config.write_text(QUICK_PROVIDERS)
-    crowd = Crowd()
+    spans = InMemorySpanExporter()
+
+    def make_wired(deployment: str) -> Wired:
+        values = {
+            "data_dir": folder / "data",
+            "mesh_url": url,
+            "ai_gateway_config": config,
+            "peer_timeout_seconds": 2,
+            "drain_seconds": 2,
+        }
+        tracing = Tracing(1.0, SimpleSpanProcessor(spans), {"deployment.name": deployment})
+        return wire(deployment, SuiteSettings(**{**values, **settings}), metrics=Metrics(), tracing=tracing)
+
+    wired = OnDemand(make_wired)
+    replicas = OnDemand(lambda name: build_app(name, wired[name].contexts, crash=lambda: None))
+    crowd = Crowd(replicas)
     # verify=False: nothing here speaks TLS, and loading the world's certificates takes longer than most tests
     async with serving(crowd) as url, httpx.AsyncClient(base_url=url, timeout=20, verify=False) as http:  # noqa: S501
-        spans = InMemorySpanExporter()
-        wired: dict[str, Wired] = {}
-        for deployment in deployments:
-            values = {
-                "data_dir": folder / "data",
-                "mesh_url": url,
-                "ai_gateway_config": config,
-                "peer_timeout_seconds": 2,
-                "drain_seconds": 2,
-            }
-            chosen = SuiteSettings(**{**values, **settings})
-            tracing = Tracing(1.0, SimpleSpanProcessor(spans), {"deployment.name": deployment})
-            wired[deployment] = wire(deployment, chosen, metrics=Metrics(), tracing=tracing)
-            crowd.replicas[deployment] = build_app(deployment, wired[deployment].contexts, crash=lambda: None)
         try:
             yield LiveSuite(crowd, http, wired, spans)
         finally:
-            for each in wired.values():
+            while wired:  # what one finishes in the background may be the first to ask another
+                each = wired.pop(next(iter(wired)))
                 for context in each.contexts:
                     await context.close()
                 await each.closing.aclose()

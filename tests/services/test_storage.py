@@ -128,6 +128,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.stack
 def test_processes_that_start_together_and_write_at_once_lose_and_repeat_nothing(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)]) for _ in range(3)]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]

@@ -85,6 +85,7 @@ def test_a_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     assert len(list(path.parent.iterdir())) == 1
 
 
+@pytest.mark.stack
 def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     code = "import sys, pathlib, services.tokens as t; print(t.read_or_make_secret(pathlib.Path(sys.argv[1])).decode())"
     path = str(tmp_path / "jwt.secret")

@@ -22,7 +22,6 @@ from services.peers import ChatDelta, ChatRequest
 from tests.services.live_suite import QUICK_PROVIDERS, LiveSuite, a_chat, a_live_suite, serving
 
 GATEWAY = "ai-gateway-service"
-DEPLOYMENTS = ("identity-service", GATEWAY)
 
 
 @dataclass
@@ -53,7 +52,7 @@ class ScriptedProvider:
 
 @pytest.fixture
 async def suite(tmp_path: Path) -> AsyncIterator[LiveSuite]:
-    async with a_live_suite(tmp_path, DEPLOYMENTS) as suite:
+    async with a_live_suite(tmp_path) as suite:
         yield suite
 
 
@@ -114,7 +113,7 @@ async def test_a_provider_that_says_nothing_for_too_long_has_failed(suite: LiveS
 
 async def test_beyond_the_rate_limit_a_chat_is_a_429_before_anyone_is_asked(tmp_path: Path) -> None:
     (tmp_path / "ai-gateway.yaml").write_text(QUICK_PROVIDERS + "rate_limit: {requests_per_second: 0.001, burst: 1}\n")
-    async with a_live_suite(tmp_path, (*DEPLOYMENTS, "notification-service")) as suite:
+    async with a_live_suite(tmp_path) as suite:
         ana = await suite.a_user()
         codes = [(await suite.http.post("/v1/chat/completions", json=a_chat(), headers=ana)) for _ in range(2)]
         assert [c.status_code for c in codes] == [200, 429]
@@ -198,7 +197,7 @@ async def test_a_remote_model_answers_under_its_own_name_with_its_own_key(
     monkeypatch.setenv("TEST_MODEL_KEY", "key-of-the-test")
     async with a_remote_model() as (url, asked):
         (tmp_path / "ai-gateway.yaml").write_text(remote_provider(url))
-        async with a_live_suite(tmp_path, DEPLOYMENTS) as suite:
+        async with a_live_suite(tmp_path) as suite:
             ana = await suite.a_user()
             answered = await suite.http.post("/v1/chat/completions", json=a_chat(model="large"), headers=ana)
             assert answered.json()["choices"][0]["message"]["content"] == "From afar"
@@ -212,7 +211,7 @@ async def test_a_remote_model_that_fails_fails_the_chat(
     monkeypatch.setenv("TEST_MODEL_KEY", "key-of-the-test")
     async with a_remote_model(status, cut) as (url, _):
         (tmp_path / "ai-gateway.yaml").write_text(remote_provider(url))
-        async with a_live_suite(tmp_path, DEPLOYMENTS) as suite:
+        async with a_live_suite(tmp_path) as suite:
             ana = await suite.a_user()
             answered = await suite.http.post("/v1/chat/completions", json=a_chat(model="large"), headers=ana)
             assert answered.status_code == code

@@ -18,7 +18,7 @@ ANA = {"email": "ana@example.org", "password": "correct horse"}
 
 @pytest.fixture
 async def suite(tmp_path: Path) -> AsyncIterator[LiveSuite]:
-    async with a_live_suite(tmp_path, (IDENTITY,)) as suite:
+    async with a_live_suite(tmp_path) as suite:
         yield suite
 
 

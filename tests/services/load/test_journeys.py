@@ -37,6 +37,7 @@ class Load:
 @pytest.fixture
 async def load(tmp_path: Path) -> AsyncIterator[Load]:
     async with a_live_suite(tmp_path) as suite:
+        suite.start(*SERVICES)  # the tests look into databases that are made on demand
         gateway = Gateway(LoadSettings(gateway_url=str(suite.http.base_url)))
         recorder = Recorder(time.time)
         accounts = Accounts(gateway, recorder, b"secret", random.Random(1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from control_plane.topology import MONOLITH, SERVICES
+from control_plane.topology import MONOLITH
 from services.faults import Fault
 from services.streaming.streams import MIGRATIONS, LeaseLost, Streams
 from tests.services.live_suite import LiveSuite, a_chat, a_live_suite
@@ -165,8 +165,8 @@ async def test_a_token_that_signed_out_starts_and_reads_nothing(suite: LiveSuite
 
 
 async def test_streams_have_slots_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "ai-gateway.yaml").write_text(SLOW)
-    async with a_live_suite(tmp_path, SERVICES, stream_slots=1, slots=2, queue_seconds=0.1) as suite:
+    (tmp_path / "ai-gateway.yaml").write_text(SLOW.replace("40ms", "500ms"))  # outlasts the test
+    async with a_live_suite(tmp_path, stream_slots=1, slots=2, queue_seconds=0.1, drain_seconds=0.1) as suite:
         ana = await suite.a_user()
         url = await started(suite, ana)
         async with httpx.AsyncClient(base_url=suite.http.base_url) as http:
