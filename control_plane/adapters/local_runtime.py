@@ -38,6 +38,7 @@ class _DeploymentReply(_Reply):
     min: int
     max: int
     slots: int
+    stream_slots: int
     restarts: int
     draining: int
 
@@ -122,6 +123,7 @@ def _deployment(name: str, body: _DeploymentReply) -> Deployment:
         min_replicas=body.min,
         max_replicas=body.max,
         slots_per_replica=body.slots,
+        stream_slots_per_replica=body.stream_slots,
         restarts=body.restarts,
         draining=body.draining,
     )

@@ -112,7 +112,7 @@ class Cluster:
                     "replica goes"
                 )
             counts = {**self._desired.replicas, deployment: replicas}
-            self._remember(replace(self._desired, replicas=counts, fence=fence))
+            await self._remember(replace(self._desired, replicas=counts, fence=fence))
             log.info("%s: %d replicas, by %s (fence %d)", deployment, replicas, by, fence)
             replica_set.scale(replicas)
 
@@ -127,7 +127,7 @@ class Cluster:
             self._check_fence(fence)
             await self._refuse_nobody(service, weights)
             table = {**self._desired.weights, service: weights}
-            self._remember(replace(self._desired, weights=table, fence=fence))
+            await self._remember(replace(self._desired, weights=table, fence=fence))
             log.info("%s: weights %s, by %s (fence %d)", service, weights, by, fence)
             try:
                 self._gateway.write_routes(table)
@@ -196,8 +196,8 @@ class Cluster:
 
     # --- effects
 
-    def _remember(self, desired: Desired) -> None:
-        remember(self._layout.cluster_file, desired)
+    async def _remember(self, desired: Desired) -> None:
+        await asyncio.to_thread(remember, self._layout.cluster_file, desired)  # the disk may take its time
         self._desired = desired
 
     def _end_fault(self, deployment: str) -> None:

@@ -335,8 +335,9 @@ def _cluster(layout: Layout, name: str) -> Json:
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
         "common_lb_config": {
-            # Never send to replicas known to be bad: with no good one left a quick 503 beats a slow one.
-            "healthy_panic_threshold": {"value": 0},
+            # Never send to a replica that fails its checks while another passes them. When none passes, on a machine
+            # that is short of processor time, try all the same: those that died are no members any more.
+            "healthy_panic_threshold": {"value": 1},
             # By default workers hear of health changes up to a second late: a new replica, already healthy by Envoy's
             # own counters, would meanwhile be answered for with 503.
             "update_merge_window": "0s",
@@ -345,7 +346,7 @@ def _cluster(layout: Layout, name: str) -> Json:
         "ignore_health_on_host_removal": True,
         "health_checks": [
             {
-                "timeout": "1s",
+                "timeout": "2s",  # a busy replica is no dead one
                 "interval": "1s",
                 "no_traffic_interval": "1s",
                 "unhealthy_threshold": 3,

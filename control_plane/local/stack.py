@@ -18,6 +18,7 @@ from pathlib import Path
 
 import aiohttp
 
+from control_plane.adapters.slo_files import read_texts
 from control_plane.clock import Clock, monotonic, utc_now
 from control_plane.errors import BackstayError, SourceUnavailable
 from control_plane.local import tools
@@ -45,6 +46,8 @@ from control_plane.local.progress import STACK, OnProgress, Progress, Stage
 from control_plane.local.prometheus_config import prometheus_config
 from control_plane.local.relocation import ALERTMANAGER_DATA, PROMETHEUS_DATA, runnable
 from control_plane.local.specification import StackSpec, load_specification
+from control_plane.slo.loading import load
+from control_plane.slo.rules import rules_text
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,9 @@ ROTATION_SECONDS = 30.0
 NEEDED_BYTES = 256 * 1024 * 1024
 """Free space without which a start is refused: Prometheus and SQLite fail in ugly ways on a full disk."""
 
+DEFAULT_CONSOLE = "http://127.0.0.1:7010"
+"""Where links of our own rules lead, unless the stack runs on other ports."""
+
 QUIET_ALERTMANAGER = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"
 """Keeps and shows alerts, and notifies nobody."""
 
@@ -68,6 +74,8 @@ class StackOptions:
 
     layout: Layout
     specification: Path = SPECIFICATION
+    slos: Path = REPOSITORY / "slos"
+    own_rules: Path = REPOSITORY / "alerts" / "backstay.rules.yml"
     alertmanager_config: Path = REPOSITORY / "alerts" / "alertmanager.yml"  # missing: alerts notify nobody
     launcher: tuple[str, ...] = (sys.executable, "-m", "services.launch")  # program of a replica
     left_out: tuple[str, ...] = ()  # names of parts not to start
@@ -248,6 +256,11 @@ class _Supervisor:
         layout = self._layout
         write_atomically(layout.bootstrap_file, json.dumps(bootstrap(layout)))
         write_atomically(layout.prometheus_dir / "prometheus.yml", prometheus_config(layout))
+        console = layout.url(layout.console_port)
+        rules = layout.prometheus_dir / "rules"
+        write_atomically(rules / "slos.yml", rules_text(load(read_texts([self._options.slos])).slos, console))
+        own_rules = self._options.own_rules.read_text(encoding="utf-8")
+        write_atomically(rules / "backstay.yml", own_rules.replace(DEFAULT_CONSOLE, console))
 
     def _surroundings(self, http: aiohttp.ClientSession) -> Surroundings:
         return Surroundings(
