@@ -35,7 +35,7 @@ from control_plane.runners.host import Bulletin, RunningHost
 from control_plane.runners.metrics import Metrics
 from control_plane.runners.orders import Orders
 from control_plane.runners.sagas import EventKind, SagaEvent, SagaRunner
-from control_plane.runners.samples import ObjectiveSamples
+from control_plane.runners.samples import ObjectiveSamples, provider_seconds
 from control_plane.runners.telling import Teller
 from control_plane.runners.tick import LEDGER, Ticker, TickStores
 from control_plane.settings import Settings
@@ -137,6 +137,8 @@ async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[C
             clock=clock,
             evidence=evidence,
             demand=ticker.demand,
+            callers=ticker.callers,
+            seconds_each=lambda service: provider_seconds(events, service, clock()),
             announce=announce,
             acts=lambda: policy.automatic,
         )

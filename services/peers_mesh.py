@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import aiohttp
 import orjson
 
 from services.peers import ChatDelta, ChatRequest, Document, Introspection, NewMessage, Notice
-from services.problems import FAULT_HEADER, SHED_HEADER, Problem, not_found
+from services.problems import CAUSE_HEADER, FAULT_HEADER, SHED_HEADER, Problem, not_found
 from services.sse import parse
 from services.telemetry import PeerCall, ServiceTelemetry
 from services.tokens import Tokens
@@ -22,7 +23,7 @@ CONNECT_PAUSE_SECONDS = 0.05
 CONNECT_TIMEOUT_SECONDS = 1.0
 STREAM_SILENCE_SECONDS = 30.0
 STATUSES_OF_OUR_MAKING = frozenset({401, 403})  # about our own service token: not the user's fault
-PASSED_HEADERS = ("retry-after", "www-authenticate", SHED_HEADER)
+PASSED_HEADERS = ("retry-after", "www-authenticate", SHED_HEADER, CAUSE_HEADER)
 
 
 class MeshClient:
@@ -71,10 +72,12 @@ class MeshClient:
             sock_read=STREAM_SILENCE_SECONDS if streams else None,
         )
         with telemetry.calling(peer, f"{method} {route}") as call:
-            headers = {**call.headers, "host": peer, "authorization": f"Bearer {token}"}
+            request_id = str(uuid.uuid4())
+            headers = {**call.headers, "host": peer, "authorization": f"Bearer {token}", "x-request-id": request_id}
             if body is not None:
                 headers["content-type"] = "application/json"
             data = orjson.dumps(body) if body is not None else None
+            cause = {CAUSE_HEADER: request_id}
             try:
                 response = await self._connect(method, f"{self._base_url}{path}", headers, data, timeout)
                 async with response:
@@ -82,15 +85,20 @@ class MeshClient:
                     if response.status >= 400:
                         raise await _problem_of(peer, response, internal)
                     yield response, call
+            except Problem as problem:
+                problem.headers.setdefault(CAUSE_HEADER, request_id)  # unless the peer itself passed a failure on
+                raise
             except TimeoutError as error:
                 call.outcome = "timeout"
-                raise Problem(504, f"{peer} did not answer in time.") from error
+                raise Problem(504, f"{peer} did not answer in time.", headers=cause) from error
             except aiohttp.ClientConnectorError as error:
                 call.outcome = "unreachable"
-                raise Problem(503, f"{peer} cannot be reached; try again.", headers={"retry-after": "1"}) from error
+                raise Problem(
+                    503, f"{peer} cannot be reached; try again.", headers={"retry-after": "1", **cause}
+                ) from error
             except aiohttp.ClientError as error:
                 call.outcome = "error"
-                raise Problem(502, f"{peer} broke off its answer.") from error
+                raise Problem(502, f"{peer} broke off its answer.", headers=cause) from error
 
     async def _connect(
         self, method: str, url: str, headers: dict[str, str], data: bytes | None, timeout: aiohttp.ClientTimeout
@@ -248,7 +256,8 @@ class MeshCompletions(_MeshPeer):
                     return
                 chunk = orjson.loads(event.data)
                 if "error" in chunk:
-                    raise Problem(502, f"{self.peer} broke off its answer.", fault=chunk.get("fault"))
+                    cause = {CAUSE_HEADER: chunk["caused_by"]} if "caused_by" in chunk else None
+                    raise Problem(502, f"{self.peer} broke off its answer.", headers=cause, fault=chunk.get("fault"))
                 for choice in chunk.get("choices", ()):
                     text = choice.get("delta", {}).get("content") or ""
                     if text or choice.get("finish_reason"):

@@ -18,6 +18,10 @@ FAULT_HEADER = "x-backstay-fault"
 
 SHED_HEADER = "x-librechat-shed"
 """On a 503 that says: this replica is full. Others say 503 for other reasons."""
+
+CAUSE_HEADER = "x-librechat-caused-by"
+"""Request id of the call to a peer whose failure this answer passes on: it stands in the access log of the mesh."""
+
 _TITLES = {status.value: status.phrase for status in HTTPStatus}
 
 

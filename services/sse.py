@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import orjson
 from starlette.responses import StreamingResponse
 
-from services.problems import SHED_HEADER, Problem
+from services.problems import CAUSE_HEADER, SHED_HEADER, Problem
 from services.slots import SHED_HEADERS, Lease, Saturated
 from services.telemetry import current_request, current_trace_id
 
@@ -93,7 +93,7 @@ async def _guarded(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes,
 
 
 def error_event(problem: Problem) -> bytes:
-    """The end of a stream that failed. `error` is for OpenAI clients; `fault` and `shed` stand in for headers."""
+    """The end of a stream that failed. `error` is for OpenAI clients; the other members stand in for headers."""
     body: dict[str, object] = {
         "error": {"message": problem.detail, "type": "server_error", "code": problem.status},
         "trace_id": current_trace_id(),
@@ -102,6 +102,8 @@ def error_event(problem: Problem) -> bytes:
         body["fault"] = problem.fault
     if SHED_HEADER in problem.headers:
         body["shed"] = True
+    if CAUSE_HEADER in problem.headers:
+        body["caused_by"] = problem.headers[CAUSE_HEADER]
     return Event(orjson.dumps(body).decode(), name="error").encode()
 
 

@@ -60,6 +60,7 @@ class FailedRequest:
     fault: str | None  # the marker header of the answer
     request_id: str | None
     detail: str
+    caused_by: str | None = None  # id of the call between services whose failure the answer passes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +74,17 @@ class Blame:
 def blame(failures: Sequence[FailedRequest], fault: Fault, seen_at_faulty_backend: Collection[str]) -> Blame:
     """Whose fault each failure was.
 
-    By the fault: the answer carries its marker; or, for a crash, the gateway's access log names the faulty backend as
-    the upstream of that request (`seen_at_faulty_backend` holds such request ids); or, for saturation, the request was
-    shed. Everything else was lost to the shift: a wrong body, a 401 after the move, a broken stream are never excused.
+    By the fault: the answer carries its marker; or, for a crash, an access log names the faulty backend as the upstream
+    of that request, or of the call that it was `caused_by` (`seen_at_faulty_backend` holds such request ids); or, for
+    saturation, the request was shed. Everything else was lost to the shift: a wrong body, a 401 after the move, a
+    broken stream are never excused.
     """
 
     def by_fault(failure: FailedRequest) -> bool:
         if failure.fault == fault.name:
             return True
         if fault.name == "crash":
-            return failure.request_id in seen_at_faulty_backend
+            return failure.request_id in seen_at_faulty_backend or failure.caused_by in seen_at_faulty_backend
         return fault.name == "saturation" and failure.kind == "shed"
 
     return Blame(

@@ -60,8 +60,8 @@ class LocalDrillGround:
     def requests_seen_at(self, cluster: str, since: datetime) -> Collection[str]:
         """Ids of requests that the gateway sent to `cluster` (`<service>.<backend>`) and that failed there.
 
-        Reads whole access logs, which the stack rotates; call it off the event loop. Calls between services carry the
-        id of the request that caused them, so a failure behind another service is found in the mesh listener's log.
+        Reads whole access logs, which the stack rotates; call it off the event loop. A call between services
+        that failed is found in the mesh listener's log, under an id of its own.
         """
         found: set[str] = set()
         for log in self._access_logs:
@@ -78,9 +78,14 @@ def _failed_at(cluster: str, since: datetime, lines: Iterable[bytes]) -> Iterato
         if entry is None or entry.get("upstream_cluster") != cluster:
             continue
         started = _instant(entry.get("start_time"))
-        code = int(entry.get("response_code") or 0)
-        if started is not None and started >= since and (code >= 500 or code == 0):
+        if started is not None and started >= since and _went_wrong(entry):
             yield str(entry.get("request_id"))
+
+
+def _went_wrong(entry: Mapping[str, Any]) -> bool:
+    """A 5xx, no answer, or one that broke off after its 200, as only flags tell. A caller who leaves is none."""
+    code = int(entry.get("response_code") or 0)
+    return code >= 500 or code == 0 or str(entry.get("response_flags") or "-") not in ("-", "DC")
 
 
 def _entry(line: bytes) -> Mapping[str, Any] | None:
@@ -106,6 +111,7 @@ def _failed(item: Mapping[str, Any]) -> FailedRequest:
         status=item["status"],
         fault=item["fault"],
         request_id=item["request_id"],
+        caused_by=item.get("caused_by"),
         detail=f"{item['method']} {item['path']} {item['detail'] or ''}".strip(),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,9 @@ from control_plane.cli.client import ControlPlaneClient
 from control_plane.cli.output import Format, FormatOption, print_json, print_table, stdout
 from control_plane.console import words
 from control_plane.settings import Settings
+from control_plane.slo import check as spec_doctor
 from control_plane.slo import loading
+from control_plane.slo.rules import rules_text
 
 slo = typer.Typer(no_args_is_help=True, help="Service level objectives: check, export, status.")
 
@@ -24,15 +28,38 @@ def check(paths: Annotated[list[Path], typer.Argument()], output: FormatOption =
 
     Example: backstay slo check slos/
     """
-    catalogue, findings = loading.read(read_texts(paths))
+    files = read_texts(paths)
+    findings = spec_doctor.check(files)
     if output is Format.JSON:
         print_json({"findings": [{**asdict(finding), "severity": finding.severity.value} for finding in findings]})
     else:
         for finding in findings:
             stdout.print(str(finding), markup=False)
         if not findings:
-            stdout.print(f"{len(catalogue.slos)} SLOs, no findings.")
+            stdout.print(f"{len(loading.load(files).slos)} SLOs, no findings.")
     raise typer.Exit(1 if findings else 0)
+
+
+class RuleFormat(StrEnum):
+    PROMETHEUS = "prometheus"
+
+
+@slo.command()
+def export(
+    path: Annotated[Path, typer.Argument()],
+    rule_format: Annotated[RuleFormat, typer.Option("--as")] = RuleFormat.PROMETHEUS,
+    console_url: Annotated[str | None, typer.Option(help="Where the runbooks of the alerts are.")] = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Recording and alerting rules that keep paging while Backstay is down.
+
+    Example: backstay slo export slos/ --as prometheus > rules.yml
+    """
+    rules = rules_text(loading.load(read_texts([path])).slos, console_url or Settings().console_at)
+    if output is Format.JSON:
+        print_json({"format": rule_format.value, "rules": rules})
+    else:
+        sys.stdout.write(rules)
 
 
 @slo.command()

@@ -90,6 +90,7 @@ class Gatherer:
         self._policy = policy
         self._past = {name: _Past() for name in (*services, MONOLITH)}
         self._baselines: deque[tuple[datetime, CallCounts]] = deque()
+        self._callers: Mapping[str, frozenset[str]] = {}
 
     def gather(self, readings: Readings, now: datetime) -> Evidence:
         """Everything that decisions may rest on at `now`."""
@@ -106,7 +107,9 @@ class Gatherer:
         for state in readings.states:
             if state.service in by_service:
                 by_service[state.service].append(state)
-        callers = counts.callers() if counts else {}
+        if counts is not None:
+            self._callers = counts.callers()
+        callers = self._callers
         tests: dict[str, tuple[FastPath, ...]] = {}
         judged: dict[str, datetime | None] = {}
         for name, states in by_service.items():
@@ -135,6 +138,10 @@ class Gatherer:
     def demand(self) -> dict[str, Demand]:
         """Demand by service as it was before any breach that goes on now, for plans; unmeasured services are absent."""
         return {name: found for name in self._services if (found := self._usual_demand(name)) is not None}
+
+    def callers(self, service: str) -> frozenset[str]:
+        """Services that depend on it, directly or through others, as far as calls were seen."""
+        return self._callers.get(service, frozenset())
 
     def _service(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -57,6 +57,7 @@ class _Run:
     times: DrillTimes
     replicas: dict[str, int]
     weights: Weights
+    demand: Mapping[str, Demand]  # before the drill: an overload of its own making is none
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     timeline: list[dict[str, Any]] = field(default_factory=list)
     action: tuple[str, str] | None = None
@@ -87,10 +88,15 @@ class DrillRunner:
         clock: Clock,
         evidence: Callable[[], Evidence | None],
         demand: Callable[[], Mapping[str, Demand]],
+        callers: Callable[[str], frozenset[str]],
+        seconds_each: Callable[[str], Awaitable[float]],
         announce: Callable[[Drill | None], None],
         acts: Callable[[], bool],
     ) -> None:
-        """`announce` tells the tick which drill runs; `acts` says whether Backstay acts by itself here."""
+        """`callers` of a service are harmed with it; `seconds_each` is how long one of its requests holds a slot.
+
+        `announce` tells the tick which drill runs; `acts` says whether Backstay acts by itself here.
+        """
         self._ground = ground
         self._runtime = runtime
         self._sagas = sagas
@@ -100,6 +106,8 @@ class DrillRunner:
         self._clock = clock
         self._evidence = evidence
         self._demand = demand
+        self._callers = callers
+        self._seconds_each = seconds_each
         self._announce = announce
         self._acts = acts
         self._runs: dict[str, _Run] = {}
@@ -135,6 +143,7 @@ class DrillRunner:
             times=DrillTimes(self._clock()),
             replicas={name: state.deployments[name].desired for name in (service, MONOLITH)},
             weights=state.weights[service],
+            demand=dict(self._demand()),
         )
         self._current = self._runs[run.id] = run
         await self._audit.record(by, f"drill {name}", service, {"drill": run.id})
@@ -249,13 +258,13 @@ class DrillRunner:
     # --- the drill
 
     async def _carry_out(self, run: _Run) -> None:
-        exclusion: str | None = None
+        exclusions: list[str] = []
         next_step: str | None = None
         try:
             markers = await self._ground.write_markers()
-            exclusion = await self._exclusions.begin(
-                run.service, self._clock(), f"{REASON} {run.fault.name} on {run.service}"
-            )
+            for harmed in sorted({run.service, *self._callers(run.service)}):
+                reason = f"{REASON} {run.fault.name} on {run.service}"
+                exclusions.append(await self._exclusions.begin(harmed, self._clock(), reason))
             self._announce(Drill(run.fault.name, run.service))
             await self._hurt(run)
             await self._watch(run)
@@ -273,8 +282,8 @@ class DrillRunner:
             log.exception("drill %s failed", run.id)
         finally:
             await self._quietly(self._heal(run), "take the fault away")
-            if exclusion is not None:
-                await self._quietly(self._exclusions.end(exclusion, self._clock()), "end the exclusion")
+            for exclusion in exclusions:
+                await self._quietly(self._exclusions.end(exclusion, self._clock()), "end an exclusion")
             self._announce(None)
             if run.result is None:
                 run.result = drill_result(
@@ -294,14 +303,13 @@ class DrillRunner:
             run.note(self._clock(), "injected", run.fault.summary)
 
     async def _overload_rate(self, run: _Run) -> float:
-        """Requests per second that keep twice the slots busy: slots divided by the seconds each takes (Little)."""
+        """Requests per second that, with what runs already, keep twice the slots busy (Little's law)."""
         evidence = self._evidence()
         mine = next(s for s in evidence.services if s.service == run.service) if evidence else None
-        if mine is None or mine.saturation is None or mine.demand is None or not mine.requests_per_second:
+        if mine is None or mine.saturation is None or mine.demand is None:
             raise SourceUnavailable(f"Slots and demand of {run.service} are not measured yet. Try again in a minute.")
-        # Plain requests hold request slots; of the traffic, those held `demand.requests` slots at this rate.
-        seconds_each = max(0.05, mine.demand.requests / mine.requests_per_second)
-        return OVERLOAD * mine.saturation.slots.requests / seconds_each
+        busy = OVERLOAD * mine.saturation.slots.requests - mine.demand.requests
+        return max(1.0, busy / await self._seconds_each(run.service))
 
     async def _watch(self, run: _Run) -> None:
         """Until the engine has mended it, or its time is over. The fault stays on, so that nothing heals by itself."""
@@ -345,7 +353,7 @@ class DrillRunner:
         """Weights and replicas as they were; what to do by hand when a gate did not open."""
         run.note(self._clock(), "healed", "the fault was taken away")
         state = await self._runtime.state()
-        plan = restore_plan(run.service, run.replicas, run.weights, state, self._demand(), self._plan_policy)
+        plan = restore_plan(run.service, run.replicas, run.weights, state, run.demand, self._plan_policy)
         if not plan.steps:
             return None
         saga_id = await self._sagas.begin(

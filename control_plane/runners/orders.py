@@ -78,6 +78,7 @@ class Orders:
     async def freeze(self, *, reason: str, by: str) -> dict[str, Any]:
         await self._audit.record(by, "freeze", ALL_SERVICES, {"reason": reason})
         await self._switches.freeze(reason=reason, by=by, at=self._clock())
+        self._sagas.stop_all(f"frozen by {by}: {reason}")
         return {"frozen": reason}
 
     async def thaw(self, *, reason: str, by: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from control_plane.actions.soundness import SampleCounts
 from control_plane.clock import Clock
+from control_plane.errors import SourceUnavailable
 from control_plane.ports import EventSource
 from control_plane.slo.events import Selector, Series
 from control_plane.slo.increments import increments
@@ -51,6 +52,18 @@ class ObjectiveSamples:
         else:
             slow = max(0, total - _count(series, latency.good, start))
         return SampleCounts(total, bad, slow)
+
+
+async def provider_seconds(events: EventSource, service: str, now: datetime) -> float:
+    """Mean seconds that a request of the service waits for its model provider, holding a slot; of two minutes."""
+    reach = timedelta(minutes=2)
+    parts = [Selector(f"provider_wait_seconds_{part}", (("service", "=", service),)) for part in ("sum", "count")]
+    series = await events.samples(parts, reach, now)
+    start = (now - reach).timestamp()
+    total, waits = (sum(_increase(each, start) for each in series if matches(part, each.labels)) for part in parts)
+    if waits <= 0:
+        raise SourceUnavailable(f"Nobody waited for a provider behind {service} lately, so its time is not known.")
+    return total / waits
 
 
 def _count(series: Sequence[Series], counters: Counters | None, start: float) -> int:

@@ -330,6 +330,10 @@ class Ticker:
         """What each service needs at the same time, as it was before any breach that goes on."""
         return self._gatherer.demand()
 
+    def callers(self, service: str) -> frozenset[str]:
+        """Services that depend on it, directly or through others, as far as calls were seen."""
+        return self._gatherer.callers(service)
+
     # --- keep and tell
 
     async def _keep(self, now: datetime) -> None:

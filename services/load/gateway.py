@@ -14,7 +14,7 @@ import orjson
 
 from services.load.recorder import Failure, Kind, Recorder
 from services.load.settings import LoadSettings
-from services.problems import FAULT_HEADER, SHED_HEADER
+from services.problems import CAUSE_HEADER, FAULT_HEADER, SHED_HEADER
 from services.sse import Event, parse
 
 USER_AGENT = "backstay-journeys/1"
@@ -197,11 +197,12 @@ class Visit:
 class _Judged(Exception):
     """What is wrong with an answer that arrived."""
 
-    def __init__(self, kind: Kind, detail: str, fault: str | None = None) -> None:
+    def __init__(self, kind: Kind, detail: str, fault: str | None = None, caused_by: str | None = None) -> None:
         super().__init__(detail)
         self.kind: Kind = kind
         self.detail = detail
         self.fault = fault
+        self.caused_by = caused_by
 
 
 class _Attempt:
@@ -217,6 +218,7 @@ class _Attempt:
         self._started = visit._due if visit._due is not None else time.monotonic()
         self._status: int | None = None
         self._fault: str | None = None
+        self._caused_by: str | None = None
         visit._due = None
 
     @asynccontextmanager
@@ -240,6 +242,7 @@ class _Attempt:
         ) as response:
             self._status = response.status
             self._fault = response.headers.get(FAULT_HEADER)
+            self._caused_by = response.headers.get(CAUSE_HEADER)
             self._request_id = response.headers.get("x-request-id", self._request_id)
             yield response
 
@@ -249,7 +252,7 @@ class _Attempt:
         try:
             yield
         except _Judged as judged:
-            raise self._failed(judged.kind, judged.detail, judged.fault) from judged
+            raise self._failed(judged.kind, judged.detail, judged.fault, judged.caused_by) from judged
         except TimeoutError as error:  # aiohttp's own time-outs are such, too
             raise self._failed("timeout", "no answer in time" if self._status is None else "too slow") from error
         except aiohttp.ClientError as error:
@@ -263,7 +266,7 @@ class _Attempt:
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
 
-    def _failed(self, kind: Kind, detail: str, fault: str | None = None) -> StepFailed:
+    def _failed(self, kind: Kind, detail: str, fault: str | None = None, caused_by: str | None = None) -> StepFailed:
         recorder = self._visit._recorder
         failure = Failure(
             at=recorder.now() if recorder else time.time(),
@@ -276,6 +279,7 @@ class _Attempt:
             kind=kind,
             fault=fault or self._fault,
             request_id=self._request_id,
+            caused_by=caused_by or self._caused_by,
             detail=detail,
         )
         if recorder:
@@ -328,6 +332,6 @@ def _told_failure(event: Event) -> _Judged:
     try:
         body = orjson.loads(event.data)
         detail, fault = str(body.get("error", body)["message"])[:200], body.get("fault")
-        return _Judged("shed" if body.get("shed") else "broken_stream", detail, fault)
+        return _Judged("shed" if body.get("shed") else "broken_stream", detail, fault, body.get("caused_by"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return _Judged("broken_stream", f"it ended with an error: {event.data[:150]}")

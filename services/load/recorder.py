@@ -38,6 +38,7 @@ class Failure:
     fault: str | None  # the injected fault that the answer names
     request_id: str
     detail: str
+    caused_by: str | None = None  # request id of the call behind it that failed, where the answer tells
 
 
 class Recorder:

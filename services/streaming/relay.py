@@ -13,7 +13,7 @@ import orjson
 from services.context import ServiceContext
 from services.ids import new_id
 from services.peers import ChatMessage, ChatRequest
-from services.problems import SHED_HEADER, Problem, not_found
+from services.problems import CAUSE_HEADER, SHED_HEADER, Problem, not_found
 from services.sse import KEEP_ALIVE, RECONNECT, Event, ends_with_error, ends_with_reconnect
 from services.streaming.streams import MIGRATIONS, RENEW_SECONDS, LeaseLost, Stream, Streams
 
@@ -120,6 +120,7 @@ class Relay:
                 "status": problem.status,
                 "fault": problem.fault,
                 "shed": SHED_HEADER in problem.headers,
+                "caused_by": problem.headers.get(CAUSE_HEADER),
             }
             await self._append(stream_id, [("error", data)], ends=True)
             if problem is not error:
