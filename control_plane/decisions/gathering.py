@@ -177,7 +177,7 @@ class Gatherer:
             usual_requests_per_second=_mean([value for _, value in past.rates]),
             deployment=runtime.deployments.get(name) if runtime else None,
             weights=runtime.weights.get(name) if runtime else None,
-            restarts_recently=self._restarts(name),
+            restarts_recently=self._restarts(name, judged),
             changes=readings.changes.get(name, ()),
             breach_since=past.breach_since,
             unknown_since=past.unknown_since,
@@ -219,7 +219,7 @@ class Gatherer:
         return DestinationEvidence(
             deployment=runtime.deployments.get(MONOLITH),
             load=use.used if use else None,
-            restarts_recently=self._restarts(MONOLITH),
+            restarts_recently=self._restarts(MONOLITH, None),
             answered=own.answered,
             failed=own.failed,
         )
@@ -241,9 +241,10 @@ class Gatherer:
             if name in self._past:
                 _keep(self._past[name].restarts, now, deployment.restarts, RESTARTS_OVER)
 
-    def _restarts(self, name: str) -> int:
-        seen = self._past[name].restarts
-        return max(0, seen[-1][1] - seen[0][1]) if seen else 0
+    def _restarts(self, name: str, judged_since: datetime | None) -> int:
+        """Within a minute; those before the end of the last action that concerned the service prove nothing any more."""
+        seen = [count for at, count in self._past[name].restarts if judged_since is None or at >= judged_since]
+        return max(0, seen[-1] - seen[0]) if seen else 0
 
     def _usual_demand(self, name: str) -> Demand | None:
         seen = [demand for _, demand in self._past[name].demands]
