@@ -10,7 +10,7 @@ One ledger holds the columns of many SLOs side by side: a tick is a few vector a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +118,11 @@ class Ledger:
                 return level.row(min(boundary, level.head))
         return level.row(level.oldest)
 
-    def newest_rows(self, width: int, count: int) -> tuple[Floats, Floats]:
-        """The newest `count` + 1 rows `width` seconds apart, oldest first, and their times; fewer when not held."""
+    def newest_rows(self, width: int, count: int, columns: Sequence[int]) -> tuple[Floats, Floats]:
+        """The newest `count` + 1 rows `width` seconds apart, oldest first, and their times; fewer when not held.
+
+        Only `columns`, in this order: a row of all SLOs for each SLO would cost the square of their number.
+        """
         for level in self._levels:
             if level.head is None or width % level.width or width * count > (len(level.sums) - 2) * level.width:
                 continue
@@ -128,21 +131,21 @@ class Ledger:
             boundaries = np.arange(last - count * step, last + 1, step)
             boundaries = boundaries[boundaries >= level.oldest]
             held = np.minimum(boundaries, level.head)
-            return boundaries.astype(np.float64) * level.width, self._rows(level, held)
-        return np.empty(0), np.empty((0, self.columns))
+            return boundaries.astype(np.float64) * level.width, self._rows(level, held, columns)
+        return np.empty(0), np.empty((0, len(columns)))
 
-    def rows_every(self, width: int, first: int, last: int) -> tuple[Indices, Floats]:
-        """Rows at multiples `first`..`last` of `width` seconds (whole minutes), as far as minutes are still held."""
+    def rows_every(self, width: int, first: int, last: int, columns: Sequence[int]) -> tuple[Indices, Floats]:
+        """`columns` at multiples `first`..`last` of `width` seconds (whole minutes), as far as minutes are held."""
         level = next(level for level in self._levels if level.width == MINUTE)
         if level.head is None:
-            return np.empty(0, dtype=np.int64), np.empty((0, self.columns))
+            return np.empty(0, dtype=np.int64), np.empty((0, len(columns)))
         step = width // level.width
         multiples = np.arange(max(first, -(-level.oldest // step)), last + 1)
-        return multiples, self._rows(level, np.minimum(multiples * step, level.head))
+        return multiples, self._rows(level, np.minimum(multiples * step, level.head), columns)
 
     @staticmethod
-    def _rows(level: _Level, boundaries: Indices) -> Floats:
-        rows: Floats = level.sums[boundaries % len(level.sums)]
+    def _rows(level: _Level, boundaries: Indices, columns: Sequence[int]) -> Floats:
+        rows: Floats = level.sums[(boundaries % len(level.sums))[:, np.newaxis], columns]
         return rows
 
     def pin(self, times: Iterable[float]) -> None:

@@ -23,10 +23,11 @@ def recent_events(ledger: Ledger, columns: Columns, scrape_seconds: float, spans
     Excluded events are kept: a drill must be seen. The dispersion leaves them out, lest a drill blind the next hour.
     """
     width = max(1, round(scrape_seconds))
-    times, rows = ledger.newest_rows(width, int(SPAN.total_seconds()) // width)
+    wanted = (columns.total, columns.bad, columns.measured)
+    times, rows = ledger.newest_rows(width, int(SPAN.total_seconds()) // width, wanted)
     if len(times) < 2:
         return RecentEvents((), (), ())
-    steps = np.diff(rows[:, [columns.total, columns.bad, columns.measured]], axis=0)
+    steps = np.diff(rows, axis=0)
     seen = steps[:, 2] > 0
     return RecentEvents(
         seconds=tuple(times[1:][seen].astype(np.int64).tolist()),
@@ -48,8 +49,8 @@ def _dispersion(ledger: Ledger, columns: Columns, spans: tuple[Span, ...]) -> fl
     if newest is None:
         return 1.0
     last = int(newest // MINUTE) - 2
-    minutes, rows = ledger.rows_every(MINUTE, last - DISPERSION_MINUTES, last)
-    bad = np.maximum(np.diff(rows[:, columns.bad]), 0.0)
+    minutes, rows = ledger.rows_every(MINUTE, last - DISPERSION_MINUTES, last, (columns.bad,))
+    bad = np.maximum(np.diff(rows[:, 0]), 0.0)
     ends = minutes[1:] * MINUTE
     counted = np.ones(len(bad), dtype=bool)
     for start, end in spans:

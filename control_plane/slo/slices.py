@@ -46,8 +46,9 @@ class SliceJudge:
         self.next_slice = closed
         if first >= closed:
             return
-        multiples, rows = ledger.rows_every(width, first, closed)
-        events = np.diff(rows[:, [self.columns.total, self.columns.bad, self.columns.measured]], axis=0)
+        wanted = (self.columns.total, self.columns.bad, self.columns.measured)
+        multiples, rows = ledger.rows_every(width, first, closed, wanted)
+        events = np.diff(rows, axis=0)
         for index, (total, bad, measured) in zip(multiples[:-1].tolist(), events.tolist(), strict=True):
             now = self._judge(total, bad) if total > 0 and measured > 0 else Judgement.NONE
             before = self.judged.get(index, Judgement.NONE)

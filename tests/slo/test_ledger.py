@@ -91,7 +91,7 @@ def test_an_empty_ledger_has_counted_nothing() -> None:
 def test_the_newest_rows_end_with_the_slot_that_is_filling() -> None:
     ledger = Ledger(1)
     count(ledger, *((NOON + s, 1) for s in range(1, 13)))
-    times, rows = ledger.newest_rows(5, 4)
+    times, rows = ledger.newest_rows(5, 4, [0])
     assert times.tolist() == [NOON - 5, NOON, NOON + 5, NOON + 10, NOON + 15]
     assert np.diff(rows[:, 0]).tolist() == [0, 5, 5, 2]
 
