@@ -19,6 +19,9 @@ from control_plane.tracing.call_attribution import Answers, Attribution
 
 ALL_SERVICES = "all"
 
+SETTLES_AFTER = timedelta(seconds=15)
+"""Once more replicas came: until then gauges, averaged this long, and requests that queued tell of the time before."""
+
 
 @dataclass(frozen=True, slots=True)
 class SloReading:
@@ -210,7 +213,7 @@ def judged_since(
     `callers` names, by service, all that depend on it: their users recover with it, and not a moment before.
     """
     ends = [
-        action.ended_at
+        action.ended_at + (SETTLES_AFTER if action.move is Move.SCALE_OUT else timedelta(0))
         for action in actions
         if action.ended_at is not None
         and now - action.ended_at <= within

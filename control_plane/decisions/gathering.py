@@ -242,7 +242,7 @@ class Gatherer:
                 _keep(self._past[name].restarts, now, deployment.restarts, RESTARTS_OVER)
 
     def _restarts(self, name: str, judged_since: datetime | None) -> int:
-        """Within a minute; those before the end of the last action that concerned the service prove nothing any more."""
+        """Within a minute; those before the end of the last action that concerns the service prove nothing."""
         seen = [count for at, count in self._past[name].restarts if judged_since is None or at >= judged_since]
         return max(0, seen[-1] - seen[0]) if seen else 0
 
