@@ -70,10 +70,13 @@ def _cell(state: SloState | None) -> Cell | None:
     else:
         word = "no traffic" if state.verdict is Verdict.NO_TRAFFIC else state.verdict.value
         budget = words.percent(remaining) if remaining is not None else "not measured"
+    sign = SIGN[state.verdict]
+    if state.verdict is Verdict.OK and remaining is None:  # nothing outside of drills and maintenance was measured yet
+        sign, word, budget = SIGN[Verdict.NO_TRAFFIC], "excluded", "only drills yet"
     return Cell(
         slo=state.name,
         verdict=state.verdict,
-        sign=SIGN[state.verdict],
+        sign=sign,
         word=word,
         reason=state.reason,
         budget_percent=None if remaining is None or unmeasured else max(0.0, min(100.0, remaining * 100)),

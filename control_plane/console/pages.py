@@ -19,11 +19,11 @@ from control_plane.console import now, words
 from control_plane.console.host import ConsoleHost, Login
 from control_plane.console.security import COOKIE, LoginLimiter, login_of, safe_next
 from control_plane.situation import Situation
-from control_plane.slo.state import Interval, SloState, Verdict
+from control_plane.slo.state import Interval, Kind, SloState, Verdict
 
 HERE = Path(__file__).parent
 WINDOWS = ("5m", "1h", "6h", "3d")
-TIMELINE_LENGTH = 14
+TIMELINE_LENGTH = 10
 
 
 def _interval(value: Interval | None) -> str:
@@ -192,7 +192,7 @@ def router(host: ConsoleHost, monotonic: Monotonic) -> APIRouter:
         login = await person(request)
         situation = host.situation()
         states = [s for s in (situation.states if situation else ()) if service in (None, s.service)]
-        states.sort(key=lambda s: (now.SEVERITY[s.verdict], s.name))
+        states.sort(key=lambda s: (s.kind is Kind.THROUGHPUT, now.SEVERITY[s.verdict], s.name))
         return render("slos.html", login, "/slos", states=states, service=service, windows=WINDOWS, signs=now.SIGN)
 
     @routes.get("/decisions")
