@@ -31,21 +31,15 @@ def binomial_tail(bad: float, total: float, share: float) -> float:
     return float(betainc(bad, total - bad + 1, share))
 
 
-def verification_bound(bad: int, total: int, confidence: float = 0.95) -> float:
-    """One-sided upper bound of the bad share, exact (Clopper-Pearson): 0 bad of 208 is below 1.43 %.
+def upper_bound(bad: int, total: int, confidence: float) -> float:
+    """One-sided upper bound of the bad share, exact (Clopper-Pearson): 0 bad of 208 is below 1.43 % at 95 %.
 
-    One-sided, because a verification asks only whether the share could still be too large. Without any request the
-    bound is 1: nothing is proved.
+    One-sided, because whoever asks wants to know only whether the share could still be too large. Without any request
+    the bound is 1: nothing is proved.
     """
     if bad >= total:
         return 1.0
     return float(betaincinv(bad + 1, total - bad, confidence))
-
-
-def clean_requests_needed(below: float, confidence: float = 0.95) -> int:
-    """Fewest requests without a bad one that put the bound below `below`: 207 for 1.44 %."""
-    needed = math.floor(math.log1p(-confidence) / math.log1p(-below)) + 1
-    return max(1, needed)
 
 
 class Outcome(StrEnum):

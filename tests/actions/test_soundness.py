@@ -12,9 +12,10 @@ def test_no_requests_prove_nothing() -> None:
     assert not surely_above(0, 0, 0.5)
 
 
-def test_208_clean_requests_rule_out_an_error_share_of_1_44_percent_and_200_do_not() -> None:
+def test_the_208_clean_requests_of_the_policy_rule_out_1_44_percent_as_207_just_do() -> None:
     assert surely_below(0, 208, 0.0144)
-    assert not surely_below(0, 200, 0.0144)
+    assert not surely_below(0, 206, 0.0144)
+    assert requests_needed(0, 0.0144) == 207
     assert ruled_out_by(208) < 0.0144
 
 
@@ -42,3 +43,10 @@ def test_a_share_is_never_surely_above_and_surely_below(bad: int, more: int, lim
 @given(clean=st.integers(1, 5000))
 def test_what_clean_requests_rule_out_is_just_what_opens_the_gate(clean: int) -> None:
     assert surely_below(0, clean, ruled_out_by(clean))
+
+
+@given(bad=st.integers(0, 20), limit=st.floats(0.0005, 0.5))
+def test_the_requests_needed_are_the_fewest_that_suffice(bad: int, limit: float) -> None:
+    needed = requests_needed(bad, limit)
+    assert surely_below(bad, needed, limit)
+    assert not surely_below(bad, needed - 1, limit)
