@@ -67,7 +67,10 @@ class Commands(Protocol):
         ...
 
     async def progress(self, saga_id: str) -> dict[str, Any] | None:
-        """`{saga_id, state, steps: [{name, state, started_at, ended_at, detail}], outcome}`; None when unknown."""
+        """`{saga_id, state, steps: [{name, state, started_at, ended_at, detail}], outcome, ...}`; None when unknown.
+
+        A step is waiting, running, done, failed or skipped; the whole is RUNNING, DONE, HELD or REVERTED.
+        """
         ...
 
     async def freeze(self, *, reason: str, by: str) -> dict[str, Any]: ...

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from control_plane.actions.journal import EntryKind, Saga, progress_of
+from control_plane.actions.capacity import Demand
+from control_plane.actions.journal import saga_json
 from control_plane.actions.planning import ALL_SERVICES, cutover_plan, rollback_plan, scale_plan
 from control_plane.actions.plans import Plan, PlanPolicy, canonical_json
 from control_plane.clock import Clock
 from control_plane.decisions import codec
-from control_plane.errors import InvalidDefinition
+from control_plane.errors import BackstayError, InvalidDefinition
 from control_plane.ports import AuditLog, Change, Changes, DecisionStore, Runtime, Switches
 from control_plane.runners.drills import DrillRunner
 from control_plane.runners.sagas import SagaRunner
-from control_plane.runners.tick import Ticker
 from control_plane.topology import SERVICES
+
+log = logging.getLogger(__name__)
 
 
 class Orders:
@@ -26,7 +30,7 @@ class Orders:
         *,
         runtime: Runtime,
         sagas: SagaRunner,
-        ticker: Ticker,
+        demand: Callable[[], Mapping[str, Demand]],
         drills: DrillRunner,
         decisions: DecisionStore,
         changes: Changes,
@@ -35,9 +39,10 @@ class Orders:
         plan_policy: PlanPolicy,
         clock: Clock,
     ) -> None:
+        """`demand` is what each service needs, as it was before any breach that goes on."""
         self._runtime = runtime
         self._sagas = sagas
-        self._ticker = ticker
+        self._demand = demand
         self._drills = drills
         self._decisions = decisions
         self._changes = changes
@@ -58,7 +63,7 @@ class Orders:
         return {"plan": shown, "saga_id": saga_id}
 
     async def _plan(self, kind: str, target: str, amount: int | None) -> Plan:
-        state, demand = await self._runtime.state(), self._ticker.demand()
+        state, demand = await self._runtime.state(), self._demand()
         moving = self._sagas.moving()
         if kind == "rollback":
             if target != ALL_SERVICES:
@@ -68,17 +73,25 @@ class Orders:
             raise InvalidDefinition(f"A {kind} needs a number: replicas for scale, percent for cutover.")
         if kind == "scale":
             return scale_plan(target, amount, state, demand, self._plan_policy)
+        if kind != "cutover":
+            raise InvalidDefinition(f"There is no order {kind!r}. There are: rollback, scale, cutover.")
         _known(target)
         return cutover_plan(target, amount, state, demand, self._plan_policy, also_moving=moving)
 
     async def progress(self, saga_id: str) -> dict[str, Any] | None:
         saga = await self._sagas.saga(saga_id)
-        return None if saga is None else saga_progress(saga)
+        return None if saga is None else saga_json(saga)
 
     async def freeze(self, *, reason: str, by: str) -> dict[str, Any]:
-        await self._audit.record(by, "freeze", ALL_SERVICES, {"reason": reason})
-        await self._switches.freeze(reason=reason, by=by, at=self._clock())
-        self._sagas.stop_all(f"frozen by {by}: {reason}")
+        """What runs is stopped whether or not that can be written down: this is the switch for bad days."""
+        try:
+            await self._audit.record(by, "freeze", ALL_SERVICES, {"reason": reason})
+        except BackstayError as error:
+            log.error("not in the audit log: freeze by %s: %s", by, error)
+        try:
+            await self._switches.freeze(reason=reason, by=by, at=self._clock())
+        finally:
+            self._sagas.stop_all(f"frozen by {by}: {reason}")
         return {"frozen": reason}
 
     async def thaw(self, *, reason: str, by: str) -> dict[str, Any]:
@@ -107,38 +120,6 @@ class Orders:
         text = canonical_json({"decision": dict(record.body), **record.evidence})
         again = json.loads(codec.decision_json(codec.replay(text)))
         return {"id": record.id, "identical": codec.replays_alike(text), "stored": dict(record.body), "replayed": again}
-
-
-def saga_progress(saga: Saga) -> dict[str, Any]:
-    """A saga as programs and people follow it."""
-    progress = progress_of(saga)
-    steps = []
-    for index, step in enumerate(saga.plan.steps):
-        started, done = progress.started.get(index), progress.done.get(index)
-        state = "done" if done else "running" if started else "waiting"
-        if progress.ended is not None and done is None:
-            state = "stopped here" if started else "not begun"
-        steps.append(
-            {
-                "name": step.name,
-                "state": state,
-                "started_at": started.at.isoformat() if started else None,
-                "ended_at": done.at.isoformat() if done else None,
-                "detail": str(done.data.get("detail", "")) if done else None,
-            }
-        )
-    retreat = [entry for entry in saga.entries if entry.kind is EntryKind.RETREAT]
-    return {
-        "saga_id": saga.id,
-        "kind": saga.plan.kind.value,
-        "target": saga.plan.target,
-        "by": saga.by,
-        "reason": saga.reason,
-        "state": progress.state.value,
-        "outcome": progress.outcome,
-        "retreat": str(retreat[-1].data.get("reason", "")) if retreat else None,
-        "steps": steps,
-    }
 
 
 def _known(service: str) -> None:

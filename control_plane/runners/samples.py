@@ -11,14 +11,16 @@ from control_plane.actions.soundness import SampleCounts
 from control_plane.clock import Clock
 from control_plane.errors import SourceUnavailable
 from control_plane.ports import EventSource
+from control_plane.slo.engine import UP
 from control_plane.slo.events import Selector, Series
-from control_plane.slo.increments import increments
+from control_plane.slo.increments import TargetKey, increments, target_key
 from control_plane.slo.labels import matches
-from control_plane.slo.spec import Counters, Slo
+from control_plane.slo.spec import Slo
 from control_plane.slo.state import Kind
 
 REACH_BACK = timedelta(seconds=20)
 """Samples of this long before the instant are read too, so that each series has one to count from."""
+PROVIDER_OVER = timedelta(minutes=2)
 
 
 class ObjectiveSamples:
@@ -40,45 +42,63 @@ class ObjectiveSamples:
         if not wanted:
             return SampleCounts(0, 0, None)
         now = self._clock()
-        series = await self._events.samples(wanted, now - since + REACH_BACK, now)
-        start = since.timestamp()
-        bad = _count(series, errors.bad, start) if errors is not None else 0
+        series = await self._events.samples([*wanted, UP], now - since + REACH_BACK, now)
+        counted = _Counted(series, since.timestamp())
+        failed = 0 if errors is None else counted.bad(errors)
         if latency is None:
-            total = _count(series, errors.total, start) if errors is not None else 0
-            return SampleCounts(total, bad, None)
-        total = _count(series, latency.total, start)
-        if latency.bad is not None:
-            slow = _count(series, latency.bad, start)
-        else:
-            slow = max(0, total - _count(series, latency.good, start))
-        return SampleCounts(total, bad, slow)
+            return SampleCounts(counted.total(errors), failed, None)
+        return SampleCounts(counted.total(latency), failed, counted.bad(latency))
 
 
 async def provider_seconds(events: EventSource, service: str, now: datetime) -> float:
     """Mean seconds that a request of the service waits for its model provider, holding a slot; of two minutes."""
-    reach = timedelta(minutes=2)
+    start = now - PROVIDER_OVER
     parts = [Selector(f"provider_wait_seconds_{part}", (("service", "=", service),)) for part in ("sum", "count")]
-    series = await events.samples(parts, reach, now)
-    start = (now - reach).timestamp()
-    total, waits = (sum(_increase(each, start) for each in series if matches(part, each.labels)) for part in parts)
+    series = await events.samples([*parts, UP], PROVIDER_OVER + REACH_BACK, now)
+    counted = _Counted(series, start.timestamp())
+    total, waits = (counted.increase((part,)) for part in parts)
     if waits <= 0:
         raise SourceUnavailable(f"Nobody waited for a provider behind {service} lately, so its time is not known.")
     return total / waits
 
 
-def _count(series: Sequence[Series], counters: Counters | None, start: float) -> int:
-    if counters is None:
-        return 0
-    return round(sum(_increase(each, start) for each in series if _wanted(counters.selectors, each)))
+class _Counted:
+    """What raw samples say was counted after an instant (Unix seconds)."""
 
+    def __init__(self, series: Sequence[Series], start: float) -> None:
+        self._series = series
+        self._start = start
+        self._seen_before: dict[TargetKey, bool] = {}  # targets tried before `start`: whether any scrape succeeded
+        for each in series:
+            if each.labels.get("__name__") == UP.metric:
+                before = each.values[each.timestamps <= start]
+                if len(before):
+                    self._seen_before[target_key(each.labels)] = bool((before == 1).any())
 
-def _wanted(selectors: Iterable[Selector], series: Series) -> bool:
-    return any(matches(selector, series.labels) for selector in selectors)
+    def total(self, slo: Slo | None) -> int:
+        return 0 if slo is None or slo.total is None else round(self.increase(slo.total.selectors))
 
+    def bad(self, slo: Slo) -> int:
+        """Bad events, or those that are not good where the objective counts the good ones."""
+        if slo.bad is not None:
+            return round(self.increase(slo.bad.selectors))
+        good = 0 if slo.good is None else round(self.increase(slo.good.selectors))
+        return max(0, self.total(slo) - good)
 
-def _increase(series: Series, start: float) -> float:
-    """Events after `start`; a series without an earlier sample began after it, so all that it shows is new."""
-    before = int(np.searchsorted(series.timestamps, start, side="right"))
-    first = max(0, before - 1)
-    found = increments(None, before == 0, series.timestamps[first:], series.values[first:])
-    return float(found.amounts.sum())
+    def increase(self, selectors: Iterable[Selector]) -> float:
+        """Events that any of the selectors counted."""
+        wanted = tuple(selectors)
+        return sum(
+            self._increase(each) for each in self._series if any(matches(selector, each.labels) for selector in wanted)
+        )
+
+    def _increase(self, series: Series) -> float:
+        """Events of one counter. One without an earlier sample began after it, so all that it shows is new.
+
+        Not so when every scrape of its target failed before: then it may be old, and counts from its first sample.
+        """
+        before = int(np.searchsorted(series.timestamps, self._start, side="right"))
+        born = before == 0 and self._seen_before.get(target_key(series.labels), True)
+        first = max(0, before - 1)
+        found = increments(None, born, series.timestamps[first:], series.values[first:])
+        return float(found.amounts.sum())
