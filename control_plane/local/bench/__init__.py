@@ -1,0 +1,1 @@
+"""What Backstay costs and how fast it is, measured on this machine: `make bench` writes docs/benchmarks.md."""
