@@ -138,7 +138,8 @@ def slower_not_busier(service: ServiceEvidence, policy: Policy, began: datetime 
     if usual is None or usual <= 0 or deployment is None or deployment.ready < deployment.desired:
         return False
     if began is not None and any(
-        change.kind is ChangeKind.SCALE and began - policy.change_blamed_for <= change.at for change in service.changes
+        change.kind is ChangeKind.SCALE and not change.drill and began - policy.change_blamed_for <= change.at
+        for change in service.changes
     ):
         return False
     rates = [

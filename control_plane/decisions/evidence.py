@@ -18,6 +18,8 @@ from control_plane.topology import Deployment, Weights
 from control_plane.tracing.call_attribution import Answers, Attribution
 
 ALL_SERVICES = "all"
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""When evidence was measured that never was."""
 
 SETTLES_AFTER = timedelta(seconds=15)
 """Once more replicas came: until then gauges, averaged this long, and requests that queued tell of the time before."""
@@ -133,7 +135,7 @@ class Drill:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that is known at one moment. `at` is when the newest part of it was measured."""
+    """Everything that is known at one moment. `at` is when the newest part of it was measured, NEVER if nothing was."""
 
     at: datetime
     services: tuple[ServiceEvidence, ...]

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from control_plane.decisions.capacity import Demand
 from control_plane.decisions.evidence import (
+    NEVER,
     ActiveSaga,
     Change,
     DestinationEvidence,
@@ -83,13 +84,13 @@ class _Past:
 
 
 class Gatherer:
-    """One for all services. Call `gather` once a tick, in order of time."""
+    """One for all services. Call `gather` once a tick. A clock that went back makes it forget what it remembered."""
 
     def __init__(self, services: Sequence[str], policy: Policy) -> None:
         self._services = tuple(services)
         self._policy = policy
         self._past = {name: _Past() for name in (*services, MONOLITH)}
-        self._baselines: deque[tuple[datetime, CallCounts]] = deque()
+        self._baselines: deque[tuple[datetime, CallCounts]] = deque()  # of ticks without a breach, oldest first
         self._callers: Mapping[str, frozenset[str]] = {}
 
     def gather(self, readings: Readings, now: datetime) -> Evidence:
@@ -107,7 +108,7 @@ class Gatherer:
         for state in readings.states:
             if state.service in by_service:
                 by_service[state.service].append(state)
-        if counts is not None:
+        if counts is not None and counts.calls:
             self._callers = counts.callers()
         callers = self._callers
         tests: dict[str, tuple[FastPath, ...]] = {}
@@ -116,11 +117,14 @@ class Gatherer:
             judged[name] = judged_since(name, readings.recent_actions or (), callers, now)
             tests[name] = fast_paths(states, self._policy.fast_path, judged[name])
             past = self._past[name]
-            past.breach_since = breach_since(past.breach_since, tests[name])
+            began = breach_since(past.breach_since, tests[name])
+            blind = any(state.kind is Kind.ERRORS and state.verdict is Verdict.UNKNOWN for state in states)
+            if began is not None or not blind:  # a breach is not over because nobody can see it
+                past.breach_since = began
             past.unknown_since = _since(past.unknown_since, now, any(map(_is_unknown, states)) or not states)
         baseline = self._baseline(counts, now)
         return Evidence(
-            at=_newest(readings.states, now),
+            at=_newest(readings.states),
             services=tuple(
                 self._service(
                     name, by_service[name], tests[name], judged[name], readings, counts, baseline, slots, peaks, now
@@ -169,7 +173,7 @@ class Gatherer:
             slos=tuple(map(slo_reading, states)),
             fast_paths=tests,
             attributions=self._attributions(name, fired, readings.calls, baseline, now) if fired else (),
-            answers=None if counts is None else counts.answers.get(name, {}).get(Backend.SERVICE, Answers()),
+            answers=None if counts is None else counts.answers.get(name, {}).get(Backend.SERVICE),
             saturation=None if slots is None else slots.deployments.get(name),
             peak=peaks.get(name),
             demand=self._usual_demand(name),
@@ -225,14 +229,20 @@ class Gatherer:
         )
 
     def _baseline(self, counts: CallCounts | None, now: datetime) -> CallCounts | None:
-        """The newest counts that are old enough and from a time without a breach. Counts of a calm tick are kept."""
+        """The newest counts of a calm tick that lies far enough before the last calm one: no breach had begun by then.
+
+        Until there are such, the oldest of a breach's eve. None while nothing is known of calm times.
+        """
         calm = all(past.breach_since is None for past in self._past.values())
         if counts is not None and calm:
-            self._baselines.append((now, counts))
-        old_enough = [found for at, found in self._baselines if now - at >= BASELINE_AGE]
-        while len(self._baselines) > 1 and now - self._baselines[1][0] >= BASELINE_AGE:
+            _keep(self._baselines, now, counts, USUAL_OVER)
+        if not self._baselines:
+            return None
+        newest = self._baselines[-1][0]
+        while len(self._baselines) > 1 and newest - self._baselines[1][0] >= BASELINE_AGE:
             self._baselines.popleft()
-        return old_enough[-1] if old_enough else (self._baselines[0][1] if self._baselines and not calm else None)
+        at, found = self._baselines[0]
+        return found if newest - at >= BASELINE_AGE or not calm else None
 
     def _count_restarts(self, runtime: RuntimeState | None, now: datetime) -> None:
         if runtime is None:
@@ -278,15 +288,17 @@ def _is_unknown(state: SloState) -> bool:
 
 
 def _since(previous: datetime | None, now: datetime, holds: bool) -> datetime | None:
-    return (previous or now) if holds else None
+    return min(previous or now, now) if holds else None
 
 
-def _newest(states: Iterable[SloState], now: datetime) -> datetime:
-    """When the newest part was measured; the beginning of time when nothing ever was, so that it counts as stale."""
-    return max((s.last_sample_at for s in states if s.last_sample_at is not None), default=now - timedelta(days=365))
+def _newest(states: Iterable[SloState]) -> datetime:
+    """When the newest part was measured; NEVER, when nothing was, counts as stale."""
+    return max((s.last_sample_at for s in states if s.last_sample_at is not None), default=NEVER)
 
 
 def _keep(history: deque[tuple[datetime, T]], now: datetime, value: T, over: timedelta) -> None:
+    if history and history[-1][0] > now:
+        history.clear()
     history.append((now, value))
     while now - history[0][0] > over:
         history.popleft()

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from control_plane.decisions import phrases
 from control_plane.decisions.capacity import Demand, replicas_for
-from control_plane.decisions.evidence import DestinationEvidence, RecentAction
+from control_plane.decisions.evidence import NEVER, DestinationEvidence, RecentAction
 from control_plane.decisions.reasons import Move, Reason
 from control_plane.decisions.statistics import binomial_tail
 from control_plane.decisions.terms import Policy
@@ -35,6 +35,8 @@ def kill_switch(reason: str | None) -> Guard:
 
 
 def fresh(at: datetime, now: datetime, policy: Policy) -> Guard:
+    if at == NEVER:
+        return Guard("evidence fresh", False, "nothing has been measured yet", Reason.EVIDENCE_STALE)
     age = (now - at).total_seconds()
     most = policy.max_evidence_age.total_seconds()
     detail = f"evidence is {age:.0f} s old, at most {most:.0f} s are allowed"

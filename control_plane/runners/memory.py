@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from control_plane.actions.journal import Saga, SagaState, progress_of
 from control_plane.actions.plans import Plan, PlanKind
-from control_plane.actions.steps import Grow, Shift
+from control_plane.actions.steps import Grow, Shift, Shrink
 from control_plane.decisions import evidence
 from control_plane.decisions.evidence import ActiveSaga, ChangeKind, RecentAction
 from control_plane.decisions.reasons import Move
@@ -51,7 +51,7 @@ def active_sagas(sagas: Iterable[Saga]) -> tuple[ActiveSaga, ...]:
 
 
 def changes_by_service(changes: Iterable[Change], sagas: Iterable[Saga]) -> Mapping[str, tuple[evidence.Change, ...]]:
-    """Deploys that people told of, and traffic that plans moved."""
+    """Deploys that people told of, traffic that plans moved, and replicas that they took away."""
     found: dict[str, list[evidence.Change]] = {}
     for change in changes:
         kind = _CHANGE_KINDS.get(change.kind)
@@ -59,13 +59,15 @@ def changes_by_service(changes: Iterable[Change], sagas: Iterable[Saga]) -> Mapp
             found.setdefault(change.service, []).append(evidence.Change(change.at, kind, change.version))
     for saga in sagas:
         for index, entry in progress_of(saga).done.items():
-            step = saga.plan.steps[index]
-            if not isinstance(step, Shift):
-                continue
-            before, after = step.undo.service, step.weights.service
-            kind = ChangeKind.WEIGHTS_FORWARD if after > before else ChangeKind.WEIGHTS_BACK
-            moved = evidence.Change(entry.at, kind, f"{before} -> {after} %", saga.drill)
-            found.setdefault(step.service, []).append(moved)
+            match saga.plan.steps[index]:
+                case Shift(service, weights, undo):
+                    before, after = undo.service, weights.service
+                    kind = ChangeKind.WEIGHTS_FORWARD if after > before else ChangeKind.WEIGHTS_BACK
+                    moved = evidence.Change(entry.at, kind, f"{before} -> {after} %", saga.drill)
+                    found.setdefault(service, []).append(moved)
+                case Shrink(deployment, replicas, was):
+                    fewer = evidence.Change(entry.at, ChangeKind.SCALE, f"{was} -> {replicas} replicas", saga.drill)
+                    found.setdefault(deployment, []).append(fewer)
     return {service: tuple(sorted(each, key=lambda c: c.at)) for service, each in found.items()}
 
 

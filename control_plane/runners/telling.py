@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -19,12 +20,19 @@ log = logging.getLogger(__name__)
 
 REPEAT_AFTER = timedelta(seconds=30)
 """A firing alert is posted again this often, long before Alertmanager would take it for resolved."""
+PATIENCE = timedelta(seconds=1)
+"""Longest wait for Alertmanager in one tick; what it did not take is told in the next."""
 
 
 def alerts_for(
-    evidence: Evidence, decisions: Sequence[Decision], held: Iterable[Saga], console_url: str, now: datetime
+    evidence: Evidence,
+    decisions: Sequence[Decision],
+    held: Iterable[Saga],
+    console_url: str,
+    now: datetime,
+    silent: Mapping[str, datetime] | None = None,
 ) -> tuple[Alert, ...]:
-    """Everything that Backstay itself has to tell now. Pure."""
+    """Everything that Backstay itself has to tell now. `silent` names sources that do not answer, since when. Pure."""
     next_steps = {decision.service: decision.sentence for decision in decisions}
     found: list[Alert] = []
     for service in evidence.services:
@@ -37,9 +45,14 @@ def alerts_for(
             if test.result.fired
         ]
     unknown = {s.service: s.unknown_since for s in evidence.services if s.unknown_since is not None}
+    unknown |= silent or {}
     if unknown:
         since = min(unknown.values())
-        why = f"{'; '.join(evidence.blind)}." if evidence.blind else "Samples are missing, stale or contradictory."
+        why = (
+            f"{'; '.join(evidence.blind).rstrip('.')}."
+            if evidence.blind
+            else "Samples are missing, stale or contradictory."
+        )
         blind = backstay_blind(sorted(unknown), since, why=why, console_url=console_url, now=now)
         found += [blind] if blind is not None else []
     for saga in held:
@@ -69,36 +82,48 @@ def held_rollbacks(sagas: Iterable[Saga]) -> tuple[Saga, ...]:
 class Teller:
     """Posts differences only, and repeats what fires. A sink that is down delays nothing and is told later."""
 
-    def __init__(self, sink: AlertSink) -> None:
+    def __init__(self, sink: AlertSink, patience: timedelta = PATIENCE) -> None:
         self._sink = sink
-        self._firing: dict[frozenset[tuple[str, str]], Alert] = {}
-        self._posted_at: datetime | None = None
+        self._patience = patience.total_seconds()
+        self._since: dict[Key, datetime] = {}  # when each alert began that goes on now, told or not
+        self._told: dict[Key, Alert] = {}  # what Alertmanager took last
+        self._repeated_at: datetime | None = None
         self.problem: str | None = None
 
-    async def tell(self, alerts: Sequence[Alert], now: datetime) -> None:
-        """Brings Alertmanager to exactly these alerts. An alert keeps the start of its first telling."""
-        wanted: dict[frozenset[tuple[str, str]], Alert] = {}
-        for alert in alerts:
-            key = _key(alert.labels)
-            known = self._firing.get(key)
-            wanted[key] = alert if known is None else replace(alert, starts_at=known.starts_at)
-        gone = [resolved(alert, now) for key, alert in self._firing.items() if key not in wanted]
-        due = self._posted_at is None or now - self._posted_at >= REPEAT_AFTER
-        news = [alert for key, alert in wanted.items() if due or key not in self._firing]
+    async def tell(self, alerts: Sequence[Alert], now: datetime, unknown: Collection[str] = ()) -> None:
+        """Brings Alertmanager to exactly these alerts. An alert keeps the start that it was first seen with.
+
+        `unknown` names SLOs that cannot be judged now: what was told of them is not over.
+        """
+        wanted = {_key(alert.labels): alert for alert in alerts}
+        for key, alert in self._told.items():
+            if key not in wanted and alert.labels.get("slo") in unknown:
+                wanted[key] = alert
+        self._since = {key: self._since.get(key, alert.starts_at) for key, alert in wanted.items()}
+        wanted = {key: replace(alert, starts_at=self._since[key]) for key, alert in wanted.items()}
+        gone = [resolved(alert, now) for key, alert in self._told.items() if key not in wanted]
+        due = self._repeated_at is None or not timedelta(0) <= now - self._repeated_at < REPEAT_AFTER
+        news = [alert for key, alert in wanted.items() if due or key not in self._told]
         if not news and not gone:
             return
         try:
-            await self._sink.send([*news, *gone])
-        except BackstayError as error:
+            async with asyncio.timeout(self._patience):
+                await self._sink.send([*news, *gone])
+        except (BackstayError, TimeoutError) as error:
+            problem = str(error) or f"Alertmanager did not answer within {self._patience:g} s."
             if self.problem is None:
-                log.warning("Alertmanager was not told: %s", error)
-            self.problem = str(error)
+                log.warning("Alertmanager was not told: %s", problem)
+            self.problem = problem
             return
         self.problem = None
-        self._firing = wanted
+        self._told = wanted
         if due:
-            self._posted_at = now
+            self._repeated_at = now
 
 
-def _key(labels: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+Key = frozenset[tuple[str, str]]
+"""Labels: what Alertmanager knows an alert by."""
+
+
+def _key(labels: Mapping[str, str]) -> Key:
     return frozenset(labels.items())
