@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from control_plane.cli import admin, drills, orders, slo, stack
+from control_plane.cli import admin, drills, orders, runbooks, slo, stack, trace
 from control_plane.cli.output import stderr
 from control_plane.errors import BackstayError
 
@@ -33,6 +33,8 @@ for command in (
 app.add_typer(orders.decisions, name="decisions")
 app.add_typer(orders.deploys, name="deploys")
 app.add_typer(slo.slo, name="slo")
+app.add_typer(trace.trace, name="trace")
+app.add_typer(runbooks.runbooks, name="runbooks")
 app.add_typer(admin.admin, name="admin")
 
 
