@@ -126,7 +126,8 @@ def test_alerts_of_prometheus_are_loaded_and_reach_alertmanager(stack: WholeStac
 
 def test_a_chat_is_one_trace_through_the_services_it_touched(stack: WholeStack) -> None:
     traces = stack.layout.url(stack.layout.traces_port)
-    query: dict[str, str | int] = {"service": "ai-gateway-service", "operation": "POST /v1/chat/completions", "limit": 50}
+    operation = "POST /v1/chat/completions"
+    query: dict[str, str | int] = {"service": "ai-gateway-service", "operation": operation, "limit": 50}
 
     def through_many() -> set[str] | None:
         found = httpx.get(f"{traces}/api/traces", params=query, timeout=10).json()["data"]
