@@ -27,6 +27,8 @@ from control_plane.clock import Clock, monotonic, utc_now
 from control_plane.console.web import build_console
 from control_plane.decisions.evidence import Drill, Evidence
 from control_plane.decisions.policy_file import load_policy
+from control_plane.decisions.reasons import Action, Autonomy, Move
+from control_plane.decisions.terms import Policy
 from control_plane.errors import BackstayError
 from control_plane.local.layout import Layout
 from control_plane.oncall.runbooks import RunbookFacts, slo_alert
@@ -140,7 +142,8 @@ async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[C
             callers=ticker.callers,
             seconds_each=lambda service: provider_seconds(events, service, clock()),
             announce=announce,
-            acts=lambda: policy.automatic,
+            acts=lambda service, action: _acts(policy, service, action),
+            monotonic=monotonic,
         )
         ending.push_async_callback(drills.close)
         ticker.watchers.append(drills.saw_tick)
@@ -177,6 +180,13 @@ async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[C
         loop = asyncio.create_task(ticker.run(), name="tick")
         ending.push_async_callback(_cancel, loop)
         yield ControlPlane(build_console(host, monotonic), ticker)
+
+
+def _acts(policy: Policy, service: str, action: Action) -> bool:
+    """Whether the policy lets Backstay do that to the service by itself."""
+    move = Move.SCALE_OUT if action is Action.SCALE else Move.ROLL_BACK
+    allowed = policy.autonomy_of(service, move) is Autonomy.AUTO and move in policy.limits
+    return allowed and not (move is Move.ROLL_BACK and service in policy.irreversible)
 
 
 async def _engine(catalogue: Catalogue, database: Database) -> SloEngine:

@@ -97,7 +97,7 @@ def blame(failures: Sequence[FailedRequest], fault: Fault, seen_at_faulty_backen
 class DrillTimes:
     """When things happened; None is "did not happen"."""
 
-    injected: datetime
+    injected: datetime | None = None
     first_failure: datetime | None = None  # first request that the fault harmed
     detected: datetime | None = None
     decided: datetime | None = None
@@ -107,9 +107,8 @@ class DrillTimes:
 
     def after(self, moment: datetime | None) -> float | None:
         """Seconds from the first harmed request (from the injection where none was seen) to `moment`."""
-        if moment is None:
-            return None
-        return max(0.0, (moment - (self.first_failure or self.injected)).total_seconds())
+        start = self.first_failure or self.injected
+        return None if moment is None or start is None else max(0.0, (moment - start).total_seconds())
 
 
 def drill_result(
@@ -124,7 +123,9 @@ def drill_result(
 ) -> dict[str, Any]:
     """The result in the shape that programs rely on. `problems` are what else went wrong, one sentence each."""
     found = list(problems)
-    if times.detected is None:
+    if times.injected is None:
+        found = found or ["The fault was not injected."]
+    elif times.detected is None:
         found.append("The fault was not detected in time.")
     elif times.decided is None:
         found.append("The fault was detected, but nothing was decided.")
@@ -140,7 +141,7 @@ def drill_result(
         "service": service,
         "outcome": "failed" if found else "passed",
         "first_failure_after_s": None
-        if times.first_failure is None
+        if times.first_failure is None or times.injected is None
         else (times.first_failure - times.injected).total_seconds(),
         "detected_after_s": times.after(times.detected),
         "decided_after_s": times.after(times.decided),

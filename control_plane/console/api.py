@@ -11,27 +11,33 @@ from control_plane.console.host import ConsoleHost, DecisionShown
 from control_plane.console.security import commander, reader
 from control_plane.slo.state import SloState
 
+Reason = Annotated[str, Field(min_length=1, max_length=500)]
+"""Why; it is kept in the audit log."""
+BY_HAND = "by hand"
+
 
 class Order(BaseModel):
     kind: Annotated[str, Field(pattern="^(rollback|scale|cutover)$")]
     target: Annotated[str, Field(min_length=1, max_length=100)]
     amount: Annotated[int | None, Field(ge=0, le=1000)] = None
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Reason
     dry_run: bool = False
 
 
 class Why(BaseModel):
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Reason
 
 
 class Change(BaseModel):
     service: Annotated[str, Field(min_length=1, max_length=100)]
     version: Annotated[str, Field(min_length=1, max_length=100)]
+    reason: Reason = BY_HAND
 
 
 class DrillOrder(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=40)]
     service: Annotated[str | None, Field(max_length=100)] = None
+    reason: Reason = BY_HAND
     dry_run: bool = False
 
 
@@ -162,12 +168,15 @@ def router(host: ConsoleHost) -> APIRouter:
 
     @routes.post("/deploys", status_code=201)
     async def deploys(request: Request, change: Change) -> dict[str, Any]:
-        return await host.commands.record_change(change.service, change.version, by=commander(request, host))
+        by = commander(request, host)
+        return await host.commands.record_change(change.service, change.version, reason=change.reason, by=by)
 
     @routes.post("/drills", status_code=202)
     async def start_drill(request: Request, order: DrillOrder) -> dict[str, Any]:
         by = commander(request, host)
-        return await host.commands.start_drill(order.name, order.service, by=by, dry_run=order.dry_run)
+        return await host.commands.start_drill(
+            order.name, order.service, reason=order.reason, by=by, dry_run=order.dry_run
+        )
 
     @routes.get("/drills/{drill_id}")
     async def drill(request: Request, drill_id: str) -> dict[str, Any]:

@@ -77,9 +77,11 @@ class Commands(Protocol):
 
     async def thaw(self, *, reason: str, by: str) -> dict[str, Any]: ...
 
-    async def record_change(self, service: str, version: str, *, by: str) -> dict[str, Any]: ...
+    async def record_change(self, service: str, version: str, *, reason: str, by: str) -> dict[str, Any]: ...
 
-    async def start_drill(self, name: str, service: str | None, *, by: str, dry_run: bool) -> dict[str, Any]:
+    async def start_drill(
+        self, name: str, service: str | None, *, reason: str, by: str, dry_run: bool
+    ) -> dict[str, Any]:
         """Answers `{drill_id, ...}`; refused while another runs."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from control_plane.actions.capacity import Demand
 from control_plane.actions.drills import (
     FAULT_LIMIT,
+    FAULTS,
     Blame,
     DrillTimes,
     FailedRequest,
@@ -22,16 +23,16 @@ from control_plane.actions.drills import (
     fault_for,
 )
 from control_plane.actions.journal import SagaState, progress_of
-from control_plane.actions.planning import restore_plan
+from control_plane.actions.planning import ALL_SERVICES, restore_plan
 from control_plane.actions.plans import PlanKind, PlanPolicy
-from control_plane.clock import Clock
-from control_plane.decisions.evidence import Drill, Evidence
+from control_plane.clock import Clock, Monotonic
+from control_plane.decisions.evidence import Drill, Evidence, FastPath
 from control_plane.decisions.policy import Decision
 from control_plane.decisions.reasons import Action
 from control_plane.errors import ActuationRefused, BackstayError, SourceUnavailable
 from control_plane.ports import AuditLog, DrillGround, Exclusions, Runtime
-from control_plane.runners.sagas import EventKind, SagaEvent, SagaRunner
-from control_plane.slo.state import Verdict
+from control_plane.runners.sagas import EventKind, Pause, SagaEvent, SagaRunner, pause_until
+from control_plane.slo.state import Kind, Verdict
 from control_plane.topology import MONOLITH, SERVICES, Backend, RuntimeState, Weights
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ DEFAULT_SERVICE = "ai-gateway-service"
 REASON = "drill"
 SETTLE_SECONDS = 3.0
 """Requests that were in flight at the end get this long to tell how they fared."""
+WATCH_SECONDS = FAULT_LIMIT.total_seconds() - 5.0
+"""Longest time to watch: it ends before the fault ends by itself."""
+AFTERMATH_SECONDS = 90.0
+"""Longest time after a drill in which what is still seen of its fault counts as the drill's."""
 OVERLOAD = 2.0
 """Requests at the same time, as a multiple of the slots of the running replicas."""
 CALM_TICKS = 2
@@ -54,21 +59,21 @@ class _Run:
     fault: Fault
     service: str
     by: str
-    times: DrillTimes
+    began_at: datetime
     replicas: dict[str, int]
     weights: Weights
     demand: Mapping[str, Demand]  # before the drill: an overload of its own making is none
+    times: DrillTimes = field(default_factory=DrillTimes)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     timeline: list[dict[str, Any]] = field(default_factory=list)
     action: tuple[str, str] | None = None
-    saga_id: str | None = None
-    saga_ended: str | None = None
+    saga_ended: SagaState | None = None
     calm_ticks: int = 0
     problems: list[str] = field(default_factory=list)
     result: dict[str, Any] | None = None
 
     def note(self, at: datetime, event: str, detail: str) -> None:
-        after = (at - self.times.injected).total_seconds()
+        after = (at - (self.times.injected or self.began_at)).total_seconds()
         self.timeline.append({"after_s": round(after, 1), "at": at.isoformat(), "event": event, "detail": detail})
         self.changed.set()
 
@@ -91,11 +96,13 @@ class DrillRunner:
         callers: Callable[[str], frozenset[str]],
         seconds_each: Callable[[str], Awaitable[float]],
         announce: Callable[[Drill | None], None],
-        acts: Callable[[], bool],
+        acts: Callable[[str, Action], bool],
+        monotonic: Monotonic,
+        pause: Pause = pause_until,
     ) -> None:
         """`callers` of a service are harmed with it; `seconds_each` is how long one of its requests holds a slot.
 
-        `announce` tells the tick which drill runs; `acts` says whether Backstay acts by itself here.
+        `announce` tells the tick which drill runs; `acts` says whether Backstay may do that to a service by itself.
         """
         self._ground = ground
         self._runtime = runtime
@@ -110,23 +117,21 @@ class DrillRunner:
         self._seconds_each = seconds_each
         self._announce = announce
         self._acts = acts
+        self._monotonic = monotonic
+        self._pause = pause
         self._runs: dict[str, _Run] = {}
         self._current: _Run | None = None
         self._task: asyncio.Task[None] | None = None
 
     # --- orders
 
-    async def begin(self, name: str, service: str | None, *, by: str, dry_run: bool) -> dict[str, Any]:
+    async def begin(self, name: str, service: str | None, *, reason: str, by: str, dry_run: bool) -> dict[str, Any]:
         """Starts a drill and returns its id; refused while another runs, or when it would prove nothing."""
         service = service or DEFAULT_SERVICE
         fault = fault_for(name, service)
-        if self._current is not None:
-            running = self._current
-            raise ActuationRefused(
-                f"A drill runs already: {running.fault.name} on {running.service}. Wait until it has ended."
-            )
+        self._refuse_a_second()
         state = await self._runtime.state()
-        self._refuse_unless_sound(service, state)
+        self._refuse_unless_sound(fault, service, state)
         lines = [
             f"1. {fault.summary} ({service}, at most {FAULT_LIMIT.total_seconds():.0f} s)",
             f"2. watch until Backstay has decided to {fault.expected_action.replace('_', ' ')} {service}, and done it",
@@ -135,18 +140,24 @@ class DrillRunner:
         ]
         if dry_run:
             return {"drill_id": None, "service": service, "limit_s": FAULT_LIMIT.total_seconds(), "lines": lines}
+        self._refuse_a_second()  # another may have begun while the runtime was asked
         run = _Run(
             id=uuid.uuid4().hex[:12],
             fault=fault,
             service=service,
             by=by,
-            times=DrillTimes(self._clock()),
+            began_at=self._clock(),
             replicas={name: state.deployments[name].desired for name in (service, MONOLITH)},
             weights=state.weights[service],
             demand=dict(self._demand()),
         )
-        self._current = self._runs[run.id] = run
-        await self._audit.record(by, f"drill {name}", service, {"drill": run.id})
+        self._current = run
+        try:
+            await self._audit.record(by, f"drill {name}", service, {"drill": run.id, "reason": reason})
+        except BaseException:
+            self._current = None
+            raise
+        self._runs[run.id] = run
         self._task = asyncio.create_task(self._carry_out(run), name=f"drill {run.id}")
         return {"drill_id": run.id, "service": service, "limit_s": FAULT_LIMIT.total_seconds(), "lines": lines}
 
@@ -163,12 +174,20 @@ class DrillRunner:
 
     async def clean_up(self) -> None:
         """After a crash in the middle of a drill: no fault stays, and no exclusion stays open."""
-        for service in SERVICES:
-            await self._quietly(self._ground.clear(service), f"clear faults of {service}")
-        await self._quietly(self._ground.end_overload(DEFAULT_SERVICE), "end extra load")
+        await asyncio.gather(
+            *(self._quietly(self._ground.clear(name), f"clear faults of {name}") for name in SERVICES),
+            *(
+                self._quietly(self._ground.end_overload(name), f"end extra load on {name}")
+                for name in FAULTS["saturation"].services
+            ),
+            self._quietly(self._end_exclusions(), "end exclusions of an earlier drill"),
+        )
+
+    async def _end_exclusions(self) -> None:
         now = self._clock()
-        for each in await self._exclusions.overlapping(now - timedelta(days=1), now):
+        for each in await self._exclusions.overlapping(now - timedelta(days=1), now + timedelta(days=1)):
             if each.ended_at is None and each.reason.startswith(REASON):
+                log.warning("%s was interrupted; %s may still be on the monolith", each.reason, each.service)
                 await self._exclusions.end(each.id, now)
 
     async def close(self) -> None:
@@ -177,10 +196,21 @@ class DrillRunner:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _refuse_unless_sound(self, service: str, state: RuntimeState) -> None:
+    def _refuse_a_second(self) -> None:
+        if self._current is not None:
+            running = self._current
+            raise ActuationRefused(
+                f"A drill runs already: {running.fault.name} on {running.service}. Wait until it has ended."
+            )
+
+    def _refuse_unless_sound(self, fault: Fault, service: str, state: RuntimeState) -> None:
         """A drill on a system that is already hurt, or that will not act, proves nothing and may do harm."""
-        if not self._acts():
-            raise ActuationRefused("Backstay only observes here, so a drill would harm users and prove nothing.")
+        if not self._acts(service, Action(fault.expected_action)):
+            wanted = fault.expected_action.replace("_", " ")
+            raise ActuationRefused(
+                f"Backstay only observes here: its policy does not let it {wanted} {service} by itself, so a drill "
+                "would harm users and prove nothing."
+            )
         if state.weights[service].service < 100:
             share = state.weights[service].monolith
             raise ActuationRefused(
@@ -200,7 +230,7 @@ class DrillRunner:
         mine = next(s for s in evidence.services if s.service == service)
         if mine.requests_per_second is None or mine.requests_per_second < 1:
             raise ActuationRefused(f"{service} gets no measured traffic, so nothing could be seen.")
-        if any(slo.verdict is Verdict.UNKNOWN for slo in mine.slos if not slo.name.endswith("throughput")):
+        if any(slo.verdict is Verdict.UNKNOWN for slo in mine.slos if slo.kind is not Kind.THROUGHPUT):
             raise ActuationRefused(f"An SLO of {service} is unknown, so Backstay would not act. See `backstay status`.")
 
     # --- what is seen
@@ -208,20 +238,18 @@ class DrillRunner:
     def saw_tick(self, evidence: Evidence, decisions: Sequence[Decision], now: datetime) -> None:
         """One tick has ended."""
         run = self._current
-        if run is None:
+        if run is None or run.times.injected is None:
             return
         mine = next(s for s in evidence.services if s.service == run.service)
         fired = [test for test in mine.fast_paths if test.result.fired]
-        acting = [d for d in decisions if d.executes and d.target in (run.service, "all")]
-        strays = [d for d in decisions if d.executes and d.target not in (run.service, MONOLITH, "all")]
+        acting = [d for d in decisions if d.executes and d.target in (run.service, ALL_SERVICES)]
+        strays = [d for d in decisions if d.executes and d.target not in (run.service, MONOLITH, ALL_SERVICES)]
         if run.times.detected is None and (fired or acting):
             run.times = replace(run.times, detected=now)
-            what = fired[0].result.sentence("were bad") if fired else acting[0].sentence
-            run.note(now, "detected", what)
+            run.note(now, "detected", _said(fired[0]) if fired else acting[0].sentence)
         if run.times.decided is None and acting:
             decision = acting[0]
-            kind = "scale" if decision.action is Action.SCALE else decision.action.value
-            run.action = (kind, decision.target)
+            run.action = (decision.action.value, decision.target)
             run.times = replace(run.times, decided=now)
             run.note(now, "decided", f"{decision.action.value} {decision.target}: {decision.sentence}")
         for decision in strays:
@@ -233,10 +261,11 @@ class DrillRunner:
 
     def saw_saga(self, event: SagaEvent) -> None:
         """A step of some plan began or ended."""
-        run = self._current
-        if run is None or not event.saga.drill or event.saga.plan.kind is PlanKind.RESTORE:
+        run, plan = self._current, event.saga.plan
+        if run is None or not event.saga.drill or plan.target not in (run.service, ALL_SERVICES):
             return
-        run.saga_id = event.saga.id
+        if plan.kind is PlanKind.RESTORE:
+            return
         if event.kind is EventKind.STEP_DONE:
             run.note(event.at, event.step_kind.replace("_", " "), f"{event.name}: {event.detail}")
             if event.step_kind == "await_ready":
@@ -251,7 +280,7 @@ class DrillRunner:
         elif event.kind is EventKind.RETREATING:
             run.note(event.at, "stopped", event.detail)
         elif event.kind is EventKind.ENDED:
-            run.saga_ended = progress_of(event.saga).state.value
+            run.saga_ended = progress_of(event.saga).state
             run.note(event.at, "plan ended", event.detail)
         run.changed.set()
 
@@ -259,48 +288,69 @@ class DrillRunner:
 
     async def _carry_out(self, run: _Run) -> None:
         exclusions: list[str] = []
+        markers: list[str] = []
         next_step: str | None = None
+        result: dict[str, Any] | None = None
         try:
-            markers = await self._ground.write_markers()
-            for harmed in sorted({run.service, *self._callers(run.service)}):
-                reason = f"{REASON} {run.fault.name} on {run.service}"
-                exclusions.append(await self._exclusions.begin(harmed, self._clock(), reason))
-            self._announce(Drill(run.fault.name, run.service))
-            await self._hurt(run)
-            await self._watch(run)
-            await self._heal(run)
-            missing = await self._ground.missing_markers(markers)
-            run.problems += [f"Lost after the move: {what}" for what in missing]
-            next_step = await self._put_back(run)
-            await asyncio.sleep(SETTLE_SECONDS)
-            await self._conclude(run, next_step)
-        except BackstayError as error:
-            run.problems.append(str(error))
-            log.warning("drill %s ended early: %s", run.id, error)
+            if await self._goes_well(run, self._prepare(run, markers, exclusions)):
+                await self._goes_well(run, self._watch(run))
+            if run.times.injected is not None:
+                if await self._goes_well(run, self._heal(run)):
+                    run.note(self._clock(), "healed", "the fault was taken away")
+                await self._goes_well(run, self._look_for_losses(run, markers[0]))
+                next_step = await self._put_back(run)
+                await self._see_it_through(run)
+                await self._pause(asyncio.Event(), SETTLE_SECONDS)
+                result = await self._counted(run, next_step)
         except Exception as error:
             run.problems.append(f"Backstay itself failed: {error!r}")
             log.exception("drill %s failed", run.id)
         finally:
-            await self._quietly(self._heal(run), "take the fault away")
+            if run.times.injected is not None:
+                await self._quietly(self._heal(run), "take the fault away")
+            now = self._clock()
             for exclusion in exclusions:
-                await self._quietly(self._exclusions.end(exclusion, self._clock()), "end an exclusion")
+                await self._quietly(self._exclusions.end(exclusion, now), "end an exclusion")
             self._announce(None)
-            if run.result is None:
-                run.result = drill_result(
-                    run.fault, run.service, run.times, run.action, 0, Blame((), ()), run.problems, next_step
-                )
-            run.changed.set()
             self._current = None
+            run.result = result or self._result(run, 0, Blame((), ()), next_step)
+
+    async def _goes_well(self, run: _Run, part: Coroutine[Any, Any, None]) -> bool:
+        """Carries out a part; what went wrong is a problem of the drill, and the parts that put things back follow."""
+        try:
+            await part
+        except BackstayError as error:
+            run.problems.append(str(error))
+            log.warning("drill %s: %s", run.id, error)
+            return False
+        return True
+
+    async def _prepare(self, run: _Run, markers: list[str], exclusions: list[str]) -> None:
+        markers.append(await self._ground.write_markers())
+        now = self._clock()
+        for harmed in sorted({run.service, *self._callers(run.service)}):
+            reason = f"{REASON} {run.fault.name} on {run.service}"
+            exclusions.append(await self._exclusions.begin(harmed, now, reason))
+        self._announce(Drill(run.fault.name, run.service))
+        await self._hurt(run)
 
     async def _hurt(self, run: _Run) -> None:
-        run.times = replace(run.times, injected=self._clock())
         if run.fault.name == "saturation":
             rate = await self._overload_rate(run)
-            await self._ground.overload(run.service, rate, FAULT_LIMIT)
+            run.times = DrillTimes(self._clock())  # before the call: harm may come before its answer
+            await self._injected(run, self._ground.overload(run.service, rate, FAULT_LIMIT))
             run.note(self._clock(), "injected", f"{rate:.1f} requests/s more than usual")
         else:
-            await self._ground.inject(run.fault, run.service, FAULT_LIMIT)
+            run.times = DrillTimes(self._clock())
+            await self._injected(run, self._ground.inject(run.fault, run.service, FAULT_LIMIT))
             run.note(self._clock(), "injected", run.fault.summary)
+
+    async def _injected(self, run: _Run, injecting: Coroutine[Any, Any, None]) -> None:
+        try:
+            await injecting
+        except ActuationRefused:
+            run.times = DrillTimes()  # nothing was changed
+            raise
 
     async def _overload_rate(self, run: _Run) -> float:
         """Requests per second that, with what runs already, keep twice the slots busy (Little's law)."""
@@ -313,18 +363,17 @@ class DrillRunner:
 
     async def _watch(self, run: _Run) -> None:
         """Until the engine has mended it, or its time is over. The fault stays on, so that nothing heals by itself."""
-        limit = FAULT_LIMIT - timedelta(seconds=5)
-        try:
-            async with asyncio.timeout(limit.total_seconds()):
-                while not self._is_over(run):
-                    await run.changed.wait()
-                    run.changed.clear()
-                    if run.times.first_failure is None and run.fault.name != "latency":
-                        await self._look_for_first_failure(run)
-        except TimeoutError:
-            run.problems.append(f"It was not over after {limit.total_seconds():.0f} s.")
-        if run.saga_ended not in (None, SagaState.DONE.value):
-            run.problems.append(f"The plan ended {run.saga_ended}.")
+        deadline = self._monotonic() + WATCH_SECONDS
+        while not self._is_over(run):
+            left = deadline - self._monotonic()
+            if left <= 0:
+                run.problems.append(f"It was not over after {WATCH_SECONDS:.0f} s.")
+                break
+            await self._pause(run.changed, left)
+            run.changed.clear()
+            await self._quietly(self._look_for_first_failure(run), "look for the first failure")
+        if run.saga_ended not in (None, SagaState.DONE):
+            run.problems.append(f"The plan ended {run.saga_ended.value}.")
 
     def _is_over(self, run: _Run) -> bool:
         if run.fault.expected_action != "scale":
@@ -337,8 +386,15 @@ class DrillRunner:
         return over
 
     async def _look_for_first_failure(self, run: _Run) -> None:
-        found = await self._ground.outcomes(run.times.injected)
-        harmed = [failure.at for failure in found.failures if failure.at >= run.times.injected]
+        if run.times.first_failure is None and run.times.injected is not None:
+            self._note_first_failure(run, (await self._ground.outcomes(run.times.injected)).failures)
+
+    def _note_first_failure(self, run: _Run, failures: Sequence[FailedRequest]) -> None:
+        """Slow answers are no failures, so a latency's times count from its injection."""
+        injected, named = run.times.injected, run.fault.name
+        if run.times.first_failure is not None or injected is None or named == "latency":
+            return
+        harmed = [each.at for each in failures if each.at >= injected and (named != "errors" or each.fault == named)]
         if harmed:
             run.times = replace(run.times, first_failure=min(harmed))
             run.note(min(harmed), "first failure", f"{len(harmed)} requests have failed so far")
@@ -349,45 +405,76 @@ class DrillRunner:
         else:
             await self._ground.clear(run.service)
 
+    async def _look_for_losses(self, run: _Run, markers: str) -> None:
+        run.problems += [f"Lost after the move: {what}" for what in await self._ground.missing_markers(markers)]
+
     async def _put_back(self, run: _Run) -> str | None:
-        """Weights and replicas as they were; what to do by hand when a gate did not open."""
-        run.note(self._clock(), "healed", "the fault was taken away")
-        state = await self._runtime.state()
-        plan = restore_plan(run.service, run.replicas, run.weights, state, run.demand, self._plan_policy)
-        if not plan.steps:
-            return None
-        saga_id = await self._sagas.begin(
-            plan, by=run.by, reason=f"{REASON} {run.fault.name} is over", automatic=False, drill=True
-        )
-        progress = progress_of(await self._sagas.wait(saga_id))
-        run.note(self._clock(), "put back", progress.outcome)
-        if progress.state is SagaState.DONE:
-            return None
-        where = "the monolith" if (await self._runtime.state()).weights[run.service].monolith else "its own replicas"
+        """Weights and replicas as they were; what to do by hand when that could not be."""
+        try:
+            for saga in self._sagas.running():  # a plan that outlasted the drill's time ends first
+                if run.service in (saga.plan.target, *saga.plan.services):
+                    await self._sagas.wait(saga.id)
+            state = await self._runtime.state()
+            plan = restore_plan(run.service, run.replicas, run.weights, state, run.demand, self._plan_policy)
+            if not plan.steps:
+                return None
+            reason = f"{REASON} {run.fault.name} is over"
+            saga_id = await self._sagas.begin(plan, by=run.by, reason=reason, automatic=False, drill=True)
+            progress = progress_of(await self._sagas.wait(saga_id))
+            run.note(self._clock(), "put back", progress.outcome)
+            if progress.state is SagaState.DONE:
+                return None
+            weights = (await self._runtime.state()).weights[run.service]
+        except BackstayError as error:
+            run.problems.append(f"It was not put back: {error}")
+            return f"See `.venv/bin/backstay status`, then: .venv/bin/backstay cutover {run.service} --to 100"
+        if weights == run.weights:
+            before = run.replicas[run.service]
+            return f"Its replicas were not put back. To go on: .venv/bin/backstay scale {run.service} {before}"
+        where = "the monolith" if weights.monolith == 100 else f"the monolith with {weights.monolith} %"
         return f"{run.service} stays on {where}. To go on: .venv/bin/backstay cutover {run.service} --to 100"
 
-    async def _conclude(self, run: _Run, next_step: str | None) -> None:
-        found = await self._ground.outcomes(run.times.injected)
-        seen: Sequence[str] | set[str] = ()
-        if run.fault.name == "crash":
-            cluster = f"{run.service}.{Backend.SERVICE.value}"
-            seen = set(await asyncio.to_thread(self._ground.requests_seen_at, cluster, run.times.injected))
+    async def _see_it_through(self, run: _Run) -> None:
+        """Keeps the drill announced while its fault is still in what is measured: nothing real may be done about it."""
+        deadline = self._monotonic() + AFTERMATH_SECONDS
+        harmed = {run.service, *self._callers(run.service)}
+        while (left := deadline - self._monotonic()) > 0:
+            evidence = self._evidence()
+            if evidence is None or all(s.breach_since is None for s in evidence.services if s.service in harmed):
+                return
+            await self._pause(run.changed, left)
+            run.changed.clear()
+
+    async def _counted(self, run: _Run, next_step: str | None) -> dict[str, Any] | None:
+        """The result, with every request since the injection; None when these cannot be counted."""
+        injected = run.times.injected or run.began_at
+        seen: Collection[str] = ()
+        try:
+            found = await self._ground.outcomes(injected)
+            if run.fault.name == "crash":
+                cluster = f"{run.service}.{Backend.SERVICE.value}"
+                seen = frozenset(await asyncio.to_thread(self._ground.requests_seen_at, cluster, injected))
+        except BackstayError as error:
+            run.problems.append(f"Requests could not be counted: {error}")
+            return None
         if not found.complete:
             run.problems.append("More requests failed than are kept, so not all could be counted.")
-        failures: list[FailedRequest] = [f for f in found.failures if f.at >= run.times.injected]
-        run.result = drill_result(
-            run.fault,
-            run.service,
-            run.times,
-            run.action,
-            found.sent,
-            blame(failures, run.fault, frozenset(seen)),
-            run.problems,
-            next_step,
-        )
+        failures = [each for each in found.failures if each.at >= injected]
+        self._note_first_failure(run, failures)
+        return self._result(run, found.sent, blame(failures, run.fault, seen), next_step)
 
-    async def _quietly(self, work: Any, what: str) -> None:
+    def _result(self, run: _Run, sent: int, blamed: Blame, next_step: str | None) -> dict[str, Any]:
+        return drill_result(run.fault, run.service, run.times, run.action, sent, blamed, run.problems, next_step)
+
+    async def _quietly(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """What has to be tried on every exit, whatever became of the rest."""
         try:
             await work
         except BackstayError as error:
             log.warning("could not %s: %s", what, error)
+        except Exception:
+            log.exception("could not %s", what)
+
+
+def _said(test: FastPath) -> str:
+    return test.result.sentence("failed" if test.kind is Kind.ERRORS else "were slow")

@@ -99,15 +99,17 @@ class Orders:
         await self._switches.thaw()
         return {"frozen": None}
 
-    async def record_change(self, service: str, version: str, *, by: str) -> dict[str, Any]:
+    async def record_change(self, service: str, version: str, *, reason: str, by: str) -> dict[str, Any]:
         _known(service)
-        change = Change(self._clock(), service, "deploy", version, by)
-        await self._audit.record(by, "record deploy", service, {"version": version})
+        change = Change(self._clock(), service, "deploy", version, by, {"reason": reason})
+        await self._audit.record(by, "record deploy", service, {"version": version, "reason": reason})
         await self._changes.record(change)
         return {"service": service, "version": version, "at": change.at.isoformat()}
 
-    async def start_drill(self, name: str, service: str | None, *, by: str, dry_run: bool) -> dict[str, Any]:
-        return await self._drills.begin(name, service, by=by, dry_run=dry_run)
+    async def start_drill(
+        self, name: str, service: str | None, *, reason: str, by: str, dry_run: bool
+    ) -> dict[str, Any]:
+        return await self._drills.begin(name, service, reason=reason, by=by, dry_run=dry_run)
 
     async def drill(self, drill_id: str) -> dict[str, Any] | None:
         return self._drills.progress(drill_id)

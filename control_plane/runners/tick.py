@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from control_plane.actions.capacity import Demand
-from control_plane.actions.journal import Saga, step_in_hand
+from control_plane.actions.journal import Saga, progress_of, step_in_hand
 from control_plane.actions.planning import rollback_plan, scale_plan
 from control_plane.actions.plans import Plan, PlanPolicy
 from control_plane.clock import Clock, Monotonic
@@ -24,6 +24,7 @@ from control_plane.decisions.saturation import SATURATION_SELECTORS
 from control_plane.decisions.terms import Policy
 from control_plane.errors import ActuationRefused, BackstayError, SourceUnavailable
 from control_plane.ports import (
+    Change,
     Changes,
     DecisionRecord,
     DecisionStore,
@@ -44,19 +45,25 @@ from control_plane.situation import RunningPlan, Situation, SourceHealth
 from control_plane.slo.engine import SloEngine
 from control_plane.slo.events import Series
 from control_plane.slo.exclusions import Exclusion
-from control_plane.slo.state import SloState
+from control_plane.slo.state import SloState, Verdict
 from control_plane.topology import SERVICES, RuntimeState
 from control_plane.tracing.call_attribution import CALL_SELECTORS
 
 log = logging.getLogger(__name__)
 
 REMEMBERED = timedelta(days=1)
-"""How far back sagas and changes are read for cooldowns, action budgets and blame."""
+"""How far back sagas and changes are read at least; further where a cooldown or an action budget asks for it."""
+TOLD_WITHIN = timedelta(minutes=10)
+"""How long after a plan's end its decision is still told what became of it, also by a process that was just started."""
+FETCH_SHARE = 0.7
+"""Share of the time between two ticks after which a source that has not answered counts as down."""
 SNAPSHOT_EVERY = timedelta(minutes=1)
 LEDGER = "ledger"
 Watcher = Callable[[Evidence, Sequence[Decision], datetime], None]
 """Is told what every tick saw and decided, before anything is done about it."""
 BUDGET_WINDOW = timedelta(days=35)
+DATABASE = "database"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,18 @@ class _Fetched:
     calls: Sequence[Series] | None
     slots: Sequence[Series] | None
     runtime: RuntimeState | None
-    problems: dict[str, str]
+    problems: dict[str, str]  # by source
+
+
+@dataclass(slots=True)
+class _Stored:
+    """What Backstay's own state said in one tick. What could not be read is what forbids most."""
+
+    frozen: Freeze | None
+    recent: tuple[Saga, ...] | None  # None: the journal cannot be read, so nothing may be done
+    changes: Sequence[Change]
+    exclusions: tuple[Exclusion, ...]
+    problems: list[str] = field(default_factory=list)  # also of what is written later in the tick
 
 
 class Ticker:
@@ -104,6 +122,7 @@ class Ticker:
         console_url: str,
         publish: Callable[[Situation], None],
         query_count: Callable[[], int],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._engine = engine
         self._policy = policy
@@ -120,9 +139,16 @@ class Ticker:
         self._console_url = console_url
         self._publish = publish
         self._query_count = query_count
+        self._sleep = sleep
+        limits = policy.limits.values()
+        self._remembered = max([REMEMBERED, *(max(limit.cooldown, limit.per) for limit in limits)])
         self._gatherer = Gatherer(SERVICES, policy)
         self._essences: dict[str, tuple[Any, ...]] = {}
         self._snapshot_at: datetime | None = None
+        self._watched = False  # whether the newest reading succeeded; False before the first
+        self._silent: dict[str, datetime] = {}  # sources that do not answer, since when
+        self._held: tuple[Saga, ...] = ()
+        self._told: set[str] = set()  # sagas whose end was written to their decision
         self.drill: Drill | None = None
         self.watchers: list[Watcher] = []
         self.situation: Situation | None = None
@@ -133,7 +159,6 @@ class Ticker:
 
     async def run(self) -> None:
         """Ticks for ever, by a clock that never jumps; a tick that is late skips the beats it missed."""
-        await self._fill_gap()
         beat = self._monotonic()
         while True:
             self._metrics.tick_lag.set(max(0.0, self._monotonic() - beat))
@@ -145,45 +170,30 @@ class Ticker:
                 self._metrics.ticks.labels("failed").inc()
             now = self._monotonic()
             beat += self._period * max(1, -(-(now - beat) // self._period))
-            await asyncio.sleep(max(0.0, beat - self._monotonic()))
-
-    async def _fill_gap(self) -> None:
-        """Readings of the time that nobody watched. Without them the budget is young, and says so."""
-        now = self._clock()
-        try:
-            for part in self._engine.backfill(now):
-                series = await self._events.history(self._engine.selectors, part.start, part.end, part.step)
-                self._engine.observe(series, part.end, part.step)
-        except SourceUnavailable as error:
-            log.warning("history could not be read, so budgets start young: %s", error)
+            await self._sleep(max(0.0, beat - now))
 
     async def once(self) -> Situation:
         """One evaluation, from the first question to the last word."""
         began, queries = self._monotonic(), self._query_count()
         now = self._clock()
         fetched = await self._fetch(now)
-        if fetched.events is None:
-            self._engine.observe_failure(fetched.problems.get("Prometheus", "no answer"), now)
-        else:
-            self._engine.observe(fetched.events, now)
-        self.states = self._engine.states(now, await self._exclusions(now))
-        frozen = await self._frozen()
-        recent = await self._recent_sagas(now)
-        evidence = self._gatherer.gather(await self._readings(fetched, recent, frozen, now), now)
+        stored = await self._recall(now)
+        await self._take_in(fetched, now)
+        self.states = self._engine.states(now, stored.exclusions)
+        evidence = self._gatherer.gather(self._readings(fetched, stored), now)
         decisions = decide(evidence, self._policy, now)
         self.evidence = evidence
-        for watcher in self.watchers:
-            watcher(evidence, decisions, now)
-        await self._store(decisions, evidence)
-        await self._act(decisions, fetched.runtime)
-        alerts = alerts_for(evidence, decisions, held_rollbacks(recent or ()), self._console_url, now)
-        await self._teller.tell(alerts, now)
-        await self._keep(now)
-        took = self._monotonic() - began
-        situation = self._picture(fetched, frozen, timedelta(seconds=took), self._query_count() - queries)
+        self._show(evidence, decisions, now)
+        if await self._store(decisions, evidence, stored):
+            await self._act(decisions, fetched.runtime, stored)
+        await self._follow_up(stored, now)
+        await self._tell(evidence, decisions, stored, now)
+        await self._keep(stored, now)
+        took, sent = self._monotonic() - began, self._query_count() - queries
+        situation = self._picture(fetched, stored, timedelta(seconds=took), sent)
         self._metrics.tick_seconds.observe(took)
         self._metrics.tick_at.set(now.timestamp())
-        self._metrics.queries.inc(self._query_count() - queries)
+        self._metrics.queries.inc(sent)
         self._metrics.show_states(self.states)
         self.situation = situation
         self._publish(situation)
@@ -193,69 +203,84 @@ class Ticker:
 
     async def _fetch(self, now: datetime) -> _Fetched:
         problems: dict[str, str] = {}
+
+        async def answer_of(source: str, asked: Awaitable[T]) -> T | None:
+            patience = FETCH_SHARE * self._period
+            try:
+                async with asyncio.timeout(patience):
+                    return await asked
+            except BackstayError as error:
+                problem = str(error)
+            except TimeoutError:
+                problem = f"no answer within {patience:g} s"
+            problems.setdefault(source, problem)
+            self._metrics.source_errors.labels(source).inc()
+            return None
+
         events, calls, slots, runtime = await asyncio.gather(
-            self._events.samples(self._engine.selectors, self._engine.reach(now), now),
-            self._events.samples(CALL_SELECTORS, CALLS_REACH, now),
-            self._events.samples(SATURATION_SELECTORS, slots_reach(self._policy), now),
-            self._runtime.state(),
-            return_exceptions=True,
+            answer_of("Prometheus", self._events.samples(self._engine.selectors, self._engine.reach(now), now)),
+            answer_of("Prometheus", self._events.samples(CALL_SELECTORS, CALLS_REACH, now)),
+            answer_of("Prometheus", self._events.samples(SATURATION_SELECTORS, slots_reach(self._policy), now)),
+            answer_of("runtime", self._runtime.state()),
         )
+        self._silent = {source: min(now, self._silent.get(source, now)) for source in problems}
+        return _Fetched(events, calls, slots, runtime, problems)
 
-        def had(answer: Any, source: str) -> Any:
-            if isinstance(answer, SourceUnavailable):
-                problems.setdefault(source, str(answer))
-                self._metrics.source_errors.labels(source).inc()
+    async def _take_in(self, fetched: _Fetched, now: datetime) -> None:
+        """Counts what was read; before it the time that nobody watched, as soon as Prometheus answers again."""
+        if fetched.events is None:
+            self._engine.observe_failure(fetched.problems.get("Prometheus", "no answer"), now)
+            self._watched = False
+            return
+        if not self._watched:
+            await self._fill_gap(now)
+        self._watched = True
+        self._engine.observe(fetched.events, now)
+
+    async def _fill_gap(self, now: datetime) -> None:
+        """Readings of the time that nobody watched. Without them the budget is young, and says so."""
+        try:
+            for part in self._engine.backfill(now):
+                series = await self._events.history(self._engine.selectors, part.start, part.end, part.step)
+                self._engine.observe(series, part.end, part.step)
+        except SourceUnavailable as error:
+            log.warning("history could not be read, so budgets start young: %s", error)
+
+    async def _recall(self, now: datetime) -> _Stored:
+        """Reads Backstay's own state."""
+        problems: list[str] = []
+
+        async def read(what: str, asked: Awaitable[T]) -> T | None:
+            try:
+                return await asked
+            except BackstayError as error:
+                log.warning("%s cannot be read: %s", what, error)
+                problems.append(f"{what} cannot be read: {error}")
                 return None
-            if isinstance(answer, BaseException):
-                raise answer
-            return answer
 
-        return _Fetched(
-            had(events, "Prometheus"),
-            had(calls, "Prometheus"),
-            had(slots, "Prometheus"),
-            had(runtime, "runtime"),
+        since, stores = now - self._remembered, self._stores
+        frozen = await read("the kill switch", stores.switches.frozen())
+        if problems:  # what is missing denies
+            frozen = Freeze(now, "backstay", problems[0])
+        recent = await read("the journal of actions", stores.sagas.recent(since))
+        changes = await read("changes", stores.changes.since(since))
+        exclusions = await read("exclusions", stores.exclusions.overlapping(now - BUDGET_WINDOW, now))
+        return _Stored(
+            frozen,
+            None if recent is None else tuple(recent),
+            changes or (),
+            tuple(Exclusion(e.began_at, e.ended_at, e.reason, frozenset({e.service})) for e in exclusions or ()),
             problems,
         )
 
-    async def _exclusions(self, now: datetime) -> tuple[Exclusion, ...]:
-        try:
-            stored = await self._stores.exclusions.overlapping(now - BUDGET_WINDOW, now)
-        except BackstayError as error:
-            log.warning("exclusions cannot be read, so none is applied: %s", error)
-            return ()
-        return tuple(Exclusion(each.began_at, each.ended_at, each.reason, frozenset({each.service})) for each in stored)
-
-    async def _frozen(self) -> Freeze | None:
-        """A kill switch that cannot be read counts as on: what is missing denies."""
-        try:
-            return await self._stores.switches.frozen()
-        except BackstayError as error:
-            return Freeze(self._clock(), "backstay", f"the kill switch cannot be read ({error})")
-
-    async def _recent_sagas(self, now: datetime) -> tuple[Saga, ...] | None:
-        """None when the journal cannot be read: then nothing is done."""
-        try:
-            stored = await self._stores.sagas.recent(now - REMEMBERED)
-        except BackstayError as error:
-            log.warning("the journal cannot be read, so nothing will be decided: %s", error)
-            return None
-        return tuple(stored)
-
-    async def _readings(
-        self, fetched: _Fetched, recent: tuple[Saga, ...] | None, frozen: Freeze | None, now: datetime
-    ) -> Readings:
-        try:
-            changes = await self._stores.changes.since(now - REMEMBERED)
-        except BackstayError as error:
-            log.warning("changes cannot be read: %s", error)
-            changes = ()
+    def _readings(self, fetched: _Fetched, stored: _Stored) -> Readings:
+        recent, frozen = stored.recent, stored.frozen
         return Readings(
             states=self.states,
             calls=fetched.calls,
             slots=fetched.slots,
             runtime=fetched.runtime,
-            changes=changes_by_service(changes, recent or ()),
+            changes=changes_by_service(stored.changes, recent or ()),
             recent_actions=None if recent is None else recent_actions(recent),
             active_sagas=active_sagas(self._sagas.running()),
             kill_switch=frozen.reason if frozen else None,
@@ -263,19 +288,31 @@ class Ticker:
             blind=tuple(f"{source}: {problem}" for source, problem in fetched.problems.items()),
         )
 
+    def _show(self, evidence: Evidence, decisions: Sequence[Decision], now: datetime) -> None:
+        for watcher in self.watchers:
+            try:
+                watcher(evidence, decisions, now)
+            except Exception:  # who looks on must not stop a rollback
+                log.exception("a watcher of ticks failed; the tick goes on")
+
     # --- decide and act
 
-    async def _store(self, decisions: Sequence[Decision], evidence: Evidence) -> None:
-        """Writes down what differs from the tick before. Nothing is done on a decision that could not be stored."""
+    async def _store(self, decisions: Sequence[Decision], evidence: Evidence, stored: _Stored) -> bool:
+        """Writes down what differs from the tick before. False when it could not be: then nothing may be done on it."""
         news = [d for d in decisions if d.executes or self._essences.get(d.service) != d.essence]
-        records = [self._record(decision, evidence, decisions) for decision in news]
-        if not records:
-            return
-        await self._stores.decisions.add(records)
+        if not news:
+            return True
+        try:
+            await self._stores.decisions.add([self._record(decision, evidence, decisions) for decision in news])
+        except BackstayError as error:
+            log.error("decisions were not stored, so none is carried out: %s", error)
+            stored.problems.append(f"decisions cannot be stored, so none is carried out: {error}")
+            return False
         for decision in news:
             self._essences[decision.service] = decision.essence
             self._metrics.count_decision(decision)
             log.info("%s %s: %s", decision.action.value, decision.service, decision.sentence)
+        return True
 
     def _record(self, decision: Decision, evidence: Evidence, decisions: Sequence[Decision]) -> DecisionRecord:
         part = codec.evidence_for(decision, evidence, decisions)
@@ -296,7 +333,7 @@ class Ticker:
             state="to be done" if decision.executes else "noted",
         )
 
-    async def _act(self, decisions: Sequence[Decision], runtime: RuntimeState | None) -> None:
+    async def _act(self, decisions: Sequence[Decision], runtime: RuntimeState | None, stored: _Stored) -> None:
         for decision in decisions:
             if not decision.executes or runtime is None:
                 continue
@@ -312,9 +349,28 @@ class Ticker:
                 )
             except BackstayError as error:
                 log.error("decided but not begun: %s %s: %s", decision.action.value, decision.target, error)
-                await self._stores.decisions.set_state(decision.id, f"refused: {error}")
+                await self._note_state(decision.id, f"refused: {error}", None, stored)
             else:
-                await self._stores.decisions.set_state(decision.id, "begun", saga_id)
+                await self._note_state(decision.id, "begun", saga_id, stored)
+
+    async def _follow_up(self, stored: _Stored, now: datetime) -> None:
+        """Decisions are told how their plans ended."""
+        for saga in stored.recent or ():
+            ended = progress_of(saga).ended
+            if saga.decision_id is None or ended is None or saga.id in self._told or now - ended.at > TOLD_WITHIN:
+                continue
+            if await self._note_state(saga.decision_id, progress_of(saga).state.value.lower(), saga.id, stored):
+                self._told.add(saga.id)
+
+    async def _note_state(self, decision_id: str, state: str, saga_id: str | None, stored: _Stored) -> bool:
+        """What became of a decision. The journal knows it too, so nothing waits for it."""
+        try:
+            await self._stores.decisions.set_state(decision_id, state, saga_id)
+        except BackstayError as error:
+            log.warning("decision %s is %s, but that was not stored: %s", decision_id, state, error)
+            stored.problems.append(f"what became of a decision cannot be stored: {error}")
+            return False
+        return True
 
     def plan_for(self, decision: Decision, runtime: RuntimeState) -> Plan:
         """The plan that carries a decision out."""
@@ -336,9 +392,16 @@ class Ticker:
 
     # --- keep and tell
 
-    async def _keep(self, now: datetime) -> None:
+    async def _tell(self, evidence: Evidence, decisions: Sequence[Decision], stored: _Stored, now: datetime) -> None:
+        if stored.recent is not None:
+            self._held = held_rollbacks(stored.recent)
+        alerts = alerts_for(evidence, decisions, self._held, self._console_url, now, self._silent)
+        unknown = {state.name for state in self.states if state.verdict is Verdict.UNKNOWN}
+        await self._teller.tell(alerts, now, unknown)
+
+    async def _keep(self, stored: _Stored, now: datetime) -> None:
         """First-seen times and the ledger, so that a restart goes on where this process ends."""
-        if self._snapshot_at is not None and now - self._snapshot_at < SNAPSHOT_EVERY:
+        if self._snapshot_at is not None and timedelta(0) <= now - self._snapshot_at < SNAPSHOT_EVERY:
             return
         seen = {state.name: state.first_seen for state in self.states if state.first_seen is not None}
         try:
@@ -346,10 +409,11 @@ class Ticker:
             await self._stores.snapshots.save(LEDGER, now, self._engine.snapshot())
         except BackstayError as error:
             log.warning("the ledger was not saved; it can be rebuilt from Prometheus: %s", error)
+            stored.problems.append(f"the ledger cannot be saved: {error}")
             return
         self._snapshot_at = now
 
-    def _picture(self, fetched: _Fetched, frozen: Freeze | None, took: timedelta, queries: int) -> Situation:
+    def _picture(self, fetched: _Fetched, stored: _Stored, took: timedelta, queries: int) -> Situation:
         rates = {
             service: rate
             for service in SERVICES
@@ -360,21 +424,22 @@ class Ticker:
             states=self.states,
             runtime=fetched.runtime,
             plans=tuple(map(_running_plan, self._sagas.running())),
-            sources=self._sources(fetched),
+            sources=self._sources(fetched, stored),
             request_rates=rates,
             drill=f"{self.drill.name} on {self.drill.service}" if self.drill else None,
-            frozen=frozen.reason if frozen else None,
+            frozen=stored.frozen.reason if stored.frozen else None,
             automatic=self._policy.automatic,
             tick_took=took,
             queries=queries,
         )
 
-    def _sources(self, fetched: _Fetched) -> tuple[SourceHealth, ...]:
+    def _sources(self, fetched: _Fetched, stored: _Stored) -> tuple[SourceHealth, ...]:
         found = []
         for name in ("Prometheus", "runtime"):
             problem = fetched.problems.get(name)
             found.append(SourceHealth(name, problem is None, problem or "ok"))
         found.append(SourceHealth("Alertmanager", self._teller.problem is None, self._teller.problem or "ok"))
+        found.append(SourceHealth(DATABASE, not stored.problems, "; ".join(dict.fromkeys(stored.problems)) or "ok"))
         if self._sagas.superseded is not None:
             found.append(SourceHealth("actions", False, self._sagas.superseded))
         return tuple(found)

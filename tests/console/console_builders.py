@@ -132,10 +132,12 @@ class CommandsInMemory:
     async def thaw(self, *, reason: str, by: str) -> dict[str, Any]:
         return {"frozen": None}
 
-    async def record_change(self, service: str, version: str, *, by: str) -> dict[str, Any]:
+    async def record_change(self, service: str, version: str, *, reason: str, by: str) -> dict[str, Any]:
         return {"service": service, "version": version}
 
-    async def start_drill(self, name: str, service: str | None, *, by: str, dry_run: bool) -> dict[str, Any]:
+    async def start_drill(
+        self, name: str, service: str | None, *, reason: str, by: str, dry_run: bool
+    ) -> dict[str, Any]:
         return {"drill_id": "d1", "service": service, "limit_s": 240.0}
 
     async def drill(self, drill_id: str) -> dict[str, Any] | None:
