@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import typer.main
 
 from control_plane.cli.main import app
+from control_plane.console import pages
 from control_plane.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -19,6 +21,11 @@ PAGES = [REPOSITORY / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIB
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
 PAGES += sorted((REPOSITORY / "runbooks").glob("*.md"))
 PAGES += [REPOSITORY / folder / "README.md" for folder in ("alerts", "services")]
+CONSOLE = {
+    Settings(_env_file=None).console_at + path.rstrip("/")
+    for path in re.findall(r'routes\.get\("([^"{]+)"\)', inspect.getsource(pages))
+}
+"""Addresses of the console's pages."""
 TARGETS = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -100,7 +107,7 @@ def test_a_wrong_command_is_seen(words: str, why: str | None) -> None:
 def test_every_link_of_a_page_leads_to_something_in_this_repository_or_on_the_web(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         from_console = target.startswith("/runbooks/") and page.parent.name == "runbooks"
-        known = target.startswith("https://") or from_console or "{{" in target
+        known = target.startswith("https://") or from_console or "{{" in target or target in CONSOLE
         assert known or (page.parent / target).exists(), target
 
 

@@ -90,7 +90,7 @@ def measure(times: Sequence[int] = TIMES, ticks: int = 20, tell: Callable[[str],
     costs = []
     for many in times:
         tell(f"tick: {many * len(slos)} SLOs")
-        costs.append(cost(copies(slos, many), ticks if many < 100 else max(3, ticks // 4)))
+        costs.append(cost(copies(slos, many), ticks if many < 100 else 3))
     tell("tick: 35 days of history")
     return result(costs, *history(slos))
 
