@@ -161,6 +161,9 @@ def _details(situation: Situation) -> tuple[str, ...]:
         details.append("Backstay only observes here: it will say what it would do, and do nothing.")
     if situation.drill is not None:
         details.append(f"A drill runs: {situation.drill}.")
+    weights = situation.runtime.weights if situation.runtime else {}
+    for service in (service for service in SERVICES if service in weights and weights[service].service == 0):
+        details.append(f"To move {service} forward again: .venv/bin/backstay cutover {service} --to 100")
     seen: set[str] = set()
     for state in situation.states:
         if (
