@@ -18,6 +18,7 @@ from control_plane.actions.plans import PlanPolicy
 from control_plane.adapters.alertmanager import AlertmanagerAlerts
 from control_plane.adapters.database.database import Database, open_database
 from control_plane.adapters.drill_ground import LocalDrillGround
+from control_plane.adapters.jaeger import JaegerTraces
 from control_plane.adapters.journeys import LoadJourneys
 from control_plane.adapters.local_runtime import LocalRuntime, local_client
 from control_plane.adapters.prometheus import PrometheusEvents
@@ -75,6 +76,7 @@ async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[C
         load = await ending.enter_async_context(local_client(settings.load_at, settings.token_file))
         prometheus = await ending.enter_async_context(_client(settings.prometheus_at, settings))
         alertmanager = await ending.enter_async_context(_client(settings.alertmanager_at, settings))
+        jaeger = await ending.enter_async_context(_client(settings.jaeger_at, settings))
         events = PrometheusEvents(prometheus, timedelta(seconds=settings.query_timeout_seconds))
         runtime = LocalRuntime(cluster)
 
@@ -121,6 +123,7 @@ async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[C
             console_url=settings.console_at,
             publish=bulletin.publish,
             query_count=lambda: events.queries,
+            traces=JaegerTraces(jaeger, timedelta(seconds=settings.trace_timeout_seconds)),
         )
 
         def announce(drill: Drill | None) -> None:

@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = StackOptions(
         Layout(settings.port_base, settings.state_dir.absolute()),
         specification=chosen.specification or SPECIFICATION,
+        slos=settings.slos_dir.absolute(),
         left_out=tuple(chosen.without),
         policy_profile=settings.policy_profile if "policy_profile" in settings.model_fields_set else "local",
         progress_file=chosen.progress,

@@ -47,6 +47,13 @@ AFTERMATH_SECONDS = 90.0
 """Longest time after a drill in which what is still seen of its fault counts as the drill's."""
 OVERLOAD = 2.0
 """Requests at the same time, as a multiple of the slots of the running replicas."""
+MILESTONES = {
+    "await_ready": "capacity ready",
+    "prove_moved": "traffic moved",
+    "drain": "drained",
+    "verify": "recovered",
+}
+"""Steps of a plan that a drill is read by; the others go by their own names."""
 CALM_TICKS = 2
 """Looks in a row without harm after which a saturation counts as over."""
 
@@ -267,7 +274,8 @@ class DrillRunner:
         if plan.kind is PlanKind.RESTORE:
             return
         if event.kind is EventKind.STEP_DONE:
-            run.note(event.at, event.step_kind.replace("_", " "), f"{event.name}: {event.detail}")
+            happened = MILESTONES.get(event.step_kind, event.step_kind)
+            run.note(event.at, happened, f"{event.name}: {event.detail}")
             if event.step_kind == "await_ready":
                 run.times = replace(run.times, capacity_ready=event.at)
                 if run.fault.expected_action == "scale":

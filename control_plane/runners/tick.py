@@ -36,6 +36,7 @@ from control_plane.ports import (
     SagaJournal,
     Snapshots,
     Switches,
+    TraceSource,
 )
 from control_plane.runners.memory import active_sagas, changes_by_service, recent_actions
 from control_plane.runners.metrics import Metrics
@@ -122,6 +123,7 @@ class Ticker:
         console_url: str,
         publish: Callable[[Situation], None],
         query_count: Callable[[], int],
+        traces: TraceSource | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._engine = engine
@@ -129,6 +131,7 @@ class Ticker:
         self._plan_policy = plan_policy
         self._events = events
         self._runtime = runtime
+        self._traces = traces  # None: nobody keeps traces; attribution from call metrics stands without them
         self._stores = stores
         self._sagas = sagas
         self._teller = teller
@@ -217,11 +220,12 @@ class Ticker:
             self._metrics.source_errors.labels(source).inc()
             return None
 
-        events, calls, slots, runtime = await asyncio.gather(
+        events, calls, slots, runtime, _ = await asyncio.gather(
             answer_of("Prometheus", self._events.samples(self._engine.selectors, self._engine.reach(now), now)),
             answer_of("Prometheus", self._events.samples(CALL_SELECTORS, CALLS_REACH, now)),
             answer_of("Prometheus", self._events.samples(SATURATION_SELECTORS, slots_reach(self._policy), now)),
             answer_of("runtime", self._runtime.state()),
+            answer_of("traces", self._traces.services()) if self._traces else _nothing(),
         )
         self._silent = {source: min(now, self._silent.get(source, now)) for source in problems}
         return _Fetched(events, calls, slots, runtime, problems)
@@ -435,7 +439,7 @@ class Ticker:
 
     def _sources(self, fetched: _Fetched, stored: _Stored) -> tuple[SourceHealth, ...]:
         found = []
-        for name in ("Prometheus", "runtime"):
+        for name in ("Prometheus", "runtime", "traces") if self._traces else ("Prometheus", "runtime"):
             problem = fetched.problems.get(name)
             found.append(SourceHealth(name, problem is None, problem or "ok"))
         found.append(SourceHealth("Alertmanager", self._teller.problem is None, self._teller.problem or "ok"))
@@ -443,6 +447,10 @@ class Ticker:
         if self._sagas.superseded is not None:
             found.append(SourceHealth("actions", False, self._sagas.superseded))
         return tuple(found)
+
+
+async def _nothing() -> None:
+    """What a source that is not there answers."""
 
 
 def _running_plan(saga: Saga) -> RunningPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from control_plane.local.layout import Layout
-from tests.stack.whole_stack import WholeStack, free_port_base, now, until
+from tests.stack.whole_stack import REPOSITORY, WholeStack, free_port_base, now, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -43,6 +44,19 @@ def test_a_taken_port_is_named_with_its_process(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert str(stack.layout.prometheus_port) in refused.stderr
     assert str(os.getpid()) in refused.stderr
+
+
+def test_a_malformed_slo_file_is_named_with_line_and_field_before_anything_starts(tmp_path: Path) -> None:
+    bad = tmp_path / "slos"
+    shutil.copytree(REPOSITORY / "slos", bad)
+    broken = bad / "file-service.yaml"
+    broken.write_text(broken.read_text().replace("targetPercent: 99.9", "targetPercent: 100", 1))
+    stack = WholeStack(Layout(free_port_base(), tmp_path / "state"))
+    refused = stack.run("up", "--detach", BACKSTAY_SLOS_DIR=str(bad))
+    assert refused.returncode == 2
+    assert "file-service.yaml:" in refused.stderr
+    assert "objectives[0].targetPercent" in refused.stderr
+    assert stack.run("status").returncode == 1
 
 
 def test_every_server_listens_on_loopback_only(stack: WholeStack) -> None:
@@ -83,6 +97,10 @@ def test_without_traces_everything_else_goes_on(stack: WholeStack) -> None:
     began = now()
     psutil.Process(stack.pid("traces")).suspend()
     try:
+        down = until(
+            lambda: [each["name"] for each in stack.status()["sources"] if not each["ok"]], 30, "a source shown as down"
+        )
+        assert down == ["traces"]
         first = stack.status()["as_of"]
         until(lambda: stack.status()["as_of"] > first, 20, "the next tick")
     finally:

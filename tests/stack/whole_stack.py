@@ -64,10 +64,10 @@ class WholeStack:
         }
         return {**os.environ, **own}
 
-    def run(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout: float = 120, **settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(BACKSTAY), *words],
-            env=self.environment,
+            env={**self.environment, **settings},
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
