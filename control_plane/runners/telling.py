@@ -11,10 +11,12 @@ from datetime import datetime, timedelta
 from control_plane.actions.journal import Saga, SagaState, progress_of, step_in_hand
 from control_plane.decisions.evidence import Evidence
 from control_plane.decisions.policy import Decision
+from control_plane.decisions.reasons import Action
 from control_plane.errors import BackstayError
 from control_plane.oncall.fast_path_alert import fast_path_alert, resolved
 from control_plane.oncall.own_alerts import backstay_blind, rollback_held
 from control_plane.ports import Alert, AlertSink
+from control_plane.topology import MONOLITH
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def alerts_for(
     silent: Mapping[str, datetime] | None = None,
 ) -> tuple[Alert, ...]:
     """Everything that Backstay itself has to tell now. `silent` names sources that do not answer, since when. Pure."""
-    next_steps = {decision.service: decision.sentence for decision in decisions}
+    next_steps = {decision.service: _next_step(decision) for decision in decisions}
     found: list[Alert] = []
     for service in evidence.services:
         step = next_steps.get(service.service, "")
@@ -69,6 +71,20 @@ def alerts_for(
             )
         )
     return tuple(found)
+
+
+def _next_step(decision: Decision) -> str:
+    """What Backstay does about it, or why it does nothing; the numbers stand in the alert already."""
+    if decision.action is Action.HOLD:
+        return f"Backstay does nothing now: {decision.reason.sentence}"
+    if decision.action is Action.SCALE:
+        what = f"scale {decision.target} to {decision.replicas} replicas"
+    else:
+        all_of_it = "all services" if decision.action is Action.FULL_ROLLBACK else decision.target
+        what = f"roll {all_of_it} back to {MONOLITH}"
+    if decision.executes:
+        return f"Backstay is about to {what}."
+    return f"Backstay would {what}, and its policy says: {decision.autonomy.value}."
 
 
 def held_rollbacks(sagas: Iterable[Saga]) -> tuple[Saga, ...]:

@@ -43,6 +43,7 @@ class MemoryJournal:
     sagas: dict[str, Saga] = field(default_factory=dict)
     token: int = 0
     full: bool = False
+    unreadable: bool = False
 
     async def take(self, holder: str) -> int:
         self.token += 1
@@ -71,6 +72,8 @@ class MemoryJournal:
         return [saga for saga in self.sagas.values() if saga.progress.ended is None]
 
     async def recent(self, since: datetime, *, drills: bool | None = None) -> Sequence[Saga]:
+        if self.unreadable:
+            raise SourceUnavailable("the database could not be read")
         return [s for s in self.sagas.values() if s.began_at >= since and drills in (None, s.drill)]
 
     def _admit(self, fence: int) -> None:
