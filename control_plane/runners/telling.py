@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from control_plane.actions.journal import Saga, SagaState, progress_of, step_in_hand
+from control_plane.actions.plans import Plan
 from control_plane.decisions.evidence import Evidence
 from control_plane.decisions.policy import Decision
 from control_plane.decisions.reasons import Action
@@ -88,11 +89,20 @@ def _next_step(decision: Decision) -> str:
 
 
 def held_rollbacks(sagas: Iterable[Saga]) -> tuple[Saga, ...]:
-    """Of each target the newest plan, where that is a held one: an older one was overtaken."""
-    newest: dict[str, Saga] = {}
+    """Held plans that no newer one overtook, oldest first."""
+    standing: list[Saga] = []
     for saga in sorted(sagas, key=lambda each: each.began_at):
-        newest[saga.plan.target] = saga
-    return tuple(saga for saga in newest.values() if progress_of(saga).state is SagaState.HELD)
+        standing = [held for held in standing if not _overtakes(saga.plan, held.plan)]
+        if progress_of(saga).state is SagaState.HELD:
+            standing.append(saga)
+    return tuple(standing)
+
+
+def _overtakes(newer: Plan, older: Plan) -> bool:
+    """Whether it moves the same traffic, or, where the older one moved none, scales the same deployment."""
+    if older.services:
+        return set(newer.services) >= set(older.services)
+    return newer.target == older.target and not newer.services
 
 
 class Teller:

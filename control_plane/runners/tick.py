@@ -64,6 +64,8 @@ Watcher = Callable[[Evidence, Sequence[Decision], datetime], None]
 """Is told what every tick saw and decided, before anything is done about it."""
 BUDGET_WINDOW = timedelta(days=35)
 DATABASE = "database"
+NEEDED = ("Prometheus", "runtime")
+"""Sources without which nothing is done; a person is told when one of them stays silent."""
 T = TypeVar("T")
 
 
@@ -227,7 +229,7 @@ class Ticker:
             answer_of("runtime", self._runtime.state()),
             answer_of("traces", self._traces.services()) if self._traces else _nothing(),
         )
-        self._silent = {source: min(now, self._silent.get(source, now)) for source in problems}
+        self._silent = {name: min(now, self._silent.get(name, now)) for name in NEEDED if name in problems}
         return _Fetched(events, calls, slots, runtime, problems)
 
     async def _take_in(self, fetched: _Fetched, now: datetime) -> None:
@@ -289,7 +291,7 @@ class Ticker:
             active_sagas=active_sagas(self._sagas.running()),
             kill_switch=frozen.reason if frozen else None,
             drill=self.drill,
-            blind=tuple(f"{source}: {problem}" for source, problem in fetched.problems.items()),
+            blind=tuple(f"{name}: {fetched.problems[name]}" for name in NEEDED if name in fetched.problems),
         )
 
     def _show(self, evidence: Evidence, decisions: Sequence[Decision], now: datetime) -> None:
@@ -439,7 +441,7 @@ class Ticker:
 
     def _sources(self, fetched: _Fetched, stored: _Stored) -> tuple[SourceHealth, ...]:
         found = []
-        for name in ("Prometheus", "runtime", "traces") if self._traces else ("Prometheus", "runtime"):
+        for name in (*NEEDED, "traces") if self._traces else NEEDED:
             problem = fetched.problems.get(name)
             found.append(SourceHealth(name, problem is None, problem or "ok"))
         found.append(SourceHealth("Alertmanager", self._teller.problem is None, self._teller.problem or "ok"))
