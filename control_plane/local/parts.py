@@ -111,7 +111,7 @@ def all_parts(
         Part(
             "control-plane",
             "console",
-            (sys.executable, "-m", "control_plane.runners"),
+            (sys.executable, "-m", "control_plane"),
             layout.console_port,
             "/health",
             Wave.WITH_REPLICAS,

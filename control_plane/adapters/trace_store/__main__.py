@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
-import sys
 
 import uvicorn
 
@@ -13,6 +10,7 @@ from control_plane.adapters.trace_store.store import Limits, TraceStore
 from control_plane.adapters.trace_store.web import trace_store_app
 from control_plane.clock import monotonic, utc_now
 from control_plane.settings import Settings
+from control_plane.tether import end_with_parent
 
 MAX_CONNECTIONS = 256
 
@@ -34,22 +32,15 @@ async def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=3,
         )
     )
-    tether = asyncio.create_task(_end_with_parent(server))
+
+    def stop() -> None:
+        server.should_exit = True
+
+    tether = asyncio.create_task(end_with_parent(stop), name="end with parent")
     try:
         await server.serve()
     finally:
         tether.cancel()
-
-
-async def _end_with_parent(server: uvicorn.Server) -> None:
-    """Asks the server to stop at the end of standard input. A terminal or /dev/null there ties us to nobody."""
-    if not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
-        return
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while await reader.read(4096):
-        pass
-    server.should_exit = True
 
 
 if __name__ == "__main__":
