@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from control_plane.adapters.slo_files import read_texts
 from control_plane.errors import InvalidDefinition, SourceUnavailable
 from control_plane.local.bench import drills, footprint, start, ticks, trivial_route
-from control_plane.local.bench.__main__ import wanted
+from control_plane.local.bench.__main__ import command_line, wanted
 from control_plane.local.bench.footprint import Cost
 from control_plane.local.bench.machine import REPOSITORY, OtherLoad, commit, machine
 from control_plane.local.bench.page import TITLES, Check, Result, Table, page, section
@@ -68,6 +69,11 @@ def test_parts_are_chosen_by_name_and_a_wrong_name_lists_the_right_ones() -> Non
     assert wanted(None, "drills,start") == ("requests", "tick", "stack")
     with pytest.raises(InvalidDefinition, match=r"no part 'stak'.*requests, start, stack, tick, drills"):
         wanted("stak", None)
+
+
+def test_the_page_names_the_command_without_what_changes_no_number() -> None:
+    chosen = Namespace(only="stack,tick", skip=None, drills=10, port_base=9000, out="elsewhere.md")
+    assert command_line(chosen) == "python -m control_plane.local.bench --only stack,tick --drills 10"
 
 
 def test_a_machine_and_a_commit_are_named() -> None:

@@ -23,14 +23,13 @@ PORT_BASE = 27000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when every limit was kept, 1 when one was not or a part could not be measured, 2 for a wrong word."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    chosen = _arguments().parse_args(given)
+    chosen = _arguments().parse_args(arguments)
     try:
         parts = wanted(chosen.only, chosen.skip)
     except InvalidDefinition as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    line = " ".join(["python -m control_plane.local.bench", *map(shlex.quote, given)])
+    line = command_line(chosen)
     sections: dict[str, str] = {}
     all_kept = True
     with ExitStack() as ending:
@@ -55,6 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(sections[part])
     _tell(f"written to {chosen.out}")
     return 0 if all_kept else 1
+
+
+def command_line(chosen: argparse.Namespace) -> str:
+    """What to type for the same measurement; ports and the page's place change nothing about it."""
+    words = ["python -m control_plane.local.bench"]
+    words += [
+        f"--{name} {shlex.quote(str(value))}" for name in ("only", "skip", "drills") if (value := vars(chosen)[name])
+    ]
+    return " ".join(words)
 
 
 def wanted(only: str | None, skip: str | None) -> tuple[str, ...]:
