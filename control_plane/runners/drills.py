@@ -43,6 +43,7 @@ SETTLE_SECONDS = 3.0
 """Requests that were in flight at the end get this long to tell how they fared."""
 WATCH_SECONDS = FAULT_LIMIT.total_seconds() - 5.0
 """Longest time to watch: it ends before the fault ends by itself."""
+HEAL_ATTEMPTS = 3
 AFTERMATH_SECONDS = 90.0
 """Longest time after a drill in which what is still seen of its fault counts as the drill's."""
 OVERLOAD = 2.0
@@ -303,11 +304,11 @@ class DrillRunner:
             if await self._goes_well(run, self._prepare(run, markers, exclusions)):
                 await self._goes_well(run, self._watch(run))
             if run.times.injected is not None:
-                if await self._goes_well(run, self._heal(run)):
-                    run.note(self._clock(), "healed", "the fault was taken away")
+                seen_with_fault = self._evidence()
+                healed = await self._goes_well(run, self._heal_patiently(run))
                 await self._goes_well(run, self._look_for_losses(run, markers[0]))
-                next_step = await self._put_back(run)
-                await self._see_it_through(run)
+                next_step = await self._put_back(run) if healed else _wait_and_cut_over(run)
+                await self._see_it_through(run, seen_with_fault)
                 await self._pause(asyncio.Event(), SETTLE_SECONDS)
                 result = await self._counted(run, next_step)
         except Exception as error:
@@ -330,6 +331,10 @@ class DrillRunner:
         except BackstayError as error:
             run.problems.append(str(error))
             log.warning("drill %s: %s", run.id, error)
+            return False
+        except Exception as error:
+            run.problems.append(f"Backstay itself failed: {error!r}")
+            log.exception("drill %s failed", run.id)
             return False
         return True
 
@@ -416,6 +421,18 @@ class DrillRunner:
     async def _look_for_losses(self, run: _Run, markers: str) -> None:
         run.problems += [f"Lost after the move: {what}" for what in await self._ground.missing_markers(markers)]
 
+    async def _heal_patiently(self, run: _Run) -> None:
+        for attempt in range(1, HEAL_ATTEMPTS + 1):
+            try:
+                await self._heal(run)
+            except BackstayError:
+                if attempt == HEAL_ATTEMPTS:
+                    raise
+                await self._pause(asyncio.Event(), SETTLE_SECONDS)
+            else:
+                run.note(self._clock(), "healed", "the fault was taken away")
+                return
+
     async def _put_back(self, run: _Run) -> str | None:
         """Weights and replicas as they were; what to do by hand when that could not be."""
         try:
@@ -442,13 +459,17 @@ class DrillRunner:
         where = "the monolith" if weights.monolith == 100 else f"the monolith with {weights.monolith} %"
         return f"{run.service} stays on {where}. To go on: .venv/bin/backstay cutover {run.service} --to 100"
 
-    async def _see_it_through(self, run: _Run) -> None:
-        """Keeps the drill announced while its fault is still in what is measured: nothing real may be done about it."""
+    async def _see_it_through(self, run: _Run, before: Evidence | None) -> None:
+        """Keeps the drill announced while its fault is still in what is measured: nothing real may be done about it.
+
+        `before` is the last look with the fault; there has to be another.
+        """
         deadline = self._monotonic() + AFTERMATH_SECONDS
         harmed = {run.service, *self._callers(run.service)}
         while (left := deadline - self._monotonic()) > 0:
             evidence = self._evidence()
-            if evidence is None or all(s.breach_since is None for s in evidence.services if s.service in harmed):
+            calm = evidence is None or all(s.breach_since is None for s in evidence.services if s.service in harmed)
+            if calm and evidence is not before:
                 return
             await self._pause(run.changed, left)
             run.changed.clear()
@@ -482,6 +503,14 @@ class DrillRunner:
             log.warning("could not %s: %s", what, error)
         except Exception:
             log.exception("could not %s", what)
+
+
+def _wait_and_cut_over(run: _Run) -> str:
+    minutes = FAULT_LIMIT.total_seconds() / 60
+    return (
+        f"The fault on {run.service} ends by itself {minutes:.0f} min after its injection. "
+        f"Then: .venv/bin/backstay cutover {run.service} --to 100"
+    )
 
 
 def _said(test: FastPath) -> str:

@@ -166,8 +166,8 @@ class Desk:
         self.journeys = CrashingJourneys(self.world, self.boundaries)
         self.runtime = CrashingRuntime(self.world, self.boundaries)
 
-    def runner(self) -> SagaRunner:
-        """A new process."""
+    def runner(self, observer: Callable[[SagaEvent], None] | None = None) -> SagaRunner:
+        """A new process; `observer` hears of its events in place of `events`."""
 
         async def pause(event: asyncio.Event, seconds: float) -> None:
             await asyncio.sleep(0)
@@ -191,7 +191,7 @@ class Desk:
             holder="test",
             samples=self.samples,
             frozen=frozen,
-            observer=self.events.append,
+            observer=observer or self.events.append,
             pause=pause,
         )
         return runner
