@@ -29,6 +29,13 @@ def test_the_architecture_page_names_no_package_that_is_gone() -> None:
     assert sorted(set(named)) == PACKAGES
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", *(f"docs/{p.name}" for p in (REPOSITORY / "docs").glob("*.md"))])
+def test_every_module_that_a_page_names_exists(page: str) -> None:
+    named = re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", (REPOSITORY / page).read_text())
+    roots = (REPOSITORY, REPOSITORY / "control_plane")
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+
+
 def test_the_settings_page_is_what_the_settings_say() -> None:
     assert (REPOSITORY / "docs" / "settings.md").read_text() == page(), "run `make docs`"
 
