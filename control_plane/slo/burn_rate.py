@@ -66,7 +66,7 @@ def burns_faster(events: EventCounts, objective: Objective, factor: Decimal) -> 
 
 def lower_bound(events: EventCounts) -> float:
     """Share of bad events that is exceeded with 99 % confidence (Wilson's score interval, one-sided)."""
-    if events.total <= 0:
+    if events.total <= 0 or events.bad <= 0:  # the formula gives 0 here too, but for rounding
         return 0.0
     n, z = events.total, ONE_SIDED_99_PERCENT
     share = min(1.0, max(0.0, events.bad / n))

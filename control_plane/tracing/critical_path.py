@@ -97,7 +97,8 @@ def _last_finishing_first(
         end = min(span.end_us + child_shift, high)
         if start < end:
             awaited.append((child, start, end, child_shift))
-    awaited.sort(key=lambda each: (-each[2], each[1]))
+    # The id settles what clipping made equal, so that the order in which spans arrive decides nothing.
+    awaited.sort(key=lambda each: (-each[2], each[1], tree.spans[each[0]].span_id))
     return awaited
 
 
