@@ -238,6 +238,15 @@ Step = Annotated[
 ]
 
 
+MILESTONES = {
+    "await_ready": "capacity ready",
+    "prove_moved": "traffic moved",
+    "drain": "drained",
+    "verify": "recovered",
+}
+"""Kinds of steps that tell a reader how far a plan is, and what they mean; the others are in the plan itself."""
+
+
 def _place(service: str, backend: Backend) -> str:
     return service if backend is Backend.SERVICE else MONOLITH
 

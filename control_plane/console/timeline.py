@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from control_plane.actions.journal import Saga, SagaState, progress_of
+from control_plane.actions.steps import MILESTONES
 from control_plane.ports import Change, DecisionRecord, Exclusion
 from control_plane.situation import Moment, Tone
 
@@ -39,36 +40,39 @@ def moments(
             text = f"{change.service} {change.version} by {change.by}"
             found.append(Moment(change.at, Tone.CHANGE, "deploy", text, change.service))
     for exclusion in exclusions:
-        if not exclusion.reason.endswith(f" on {exclusion.service}"):
-            continue  # of a service that was harmed along with the one it is about, which has an entry already
-        found.append(Moment(exclusion.began_at, Tone.CHANGE, "drill began", exclusion.reason, exclusion.service))
-        if exclusion.ended_at is not None:
-            found.append(Moment(exclusion.ended_at, Tone.CHANGE, "drill ended", exclusion.reason, exclusion.service))
-    found.sort(key=lambda moment: moment.at, reverse=True)
-    return found[:limit]
+        found += _of_exclusion(exclusion)
+    # Of what happened at the same instant, what came of the rest stands above it.
+    newest_first = sorted(enumerate(found), key=lambda each: (each[1].at, each[0]), reverse=True)
+    return [moment for _, moment in newest_first[:limit]]
 
 
-_MILESTONES = {
-    "await_ready": "capacity ready",
-    "prove_moved": "traffic moved",
-    "drain": "drained",
-    "verify": "recovered",
-}
-"""Steps that tell a reader how far a plan is, and what they mean; the others are in the plan itself."""
+def _of_exclusion(exclusion: Exclusion) -> list[Moment]:
+    drill = exclusion.reason.startswith("drill ")
+    if drill and not exclusion.reason.endswith(f" on {exclusion.service}"):
+        return []  # of a service that was harmed along with the one it is about, which has an entry already
+    what = "drill" if drill else "exclusion"
+    ends = [("began", exclusion.began_at), ("ended", exclusion.ended_at)]
+    return [
+        Moment(at, Tone.CHANGE, f"{what} {happened}", exclusion.reason, exclusion.service)
+        for happened, at in ends
+        if at is not None
+    ]
 
 
 def _of_saga(saga: Saga) -> list[Moment]:
     progress = progress_of(saga)
     link = f"/decisions/{saga.decision_id}" if saga.decision_id else None
     found = []
-    for index, entry in progress.done.items():
-        title = _MILESTONES.get(saga.plan.steps[index].kind)
-        if title is not None:
-            detail = str(entry.data.get("detail", ""))
-            found.append(Moment(entry.at, Tone.GOOD, title, detail, saga.plan.target, link))
     if saga.by != "backstay":
         text = f"{saga.reason} (by {saga.by})"
         found.append(Moment(saga.began_at, Tone.CHANGE, saga.plan.title, text, saga.plan.target, link))
+    for index, entry in progress.done.items():
+        step = saga.plan.steps[index]
+        detail = str(entry.data.get("detail", ""))
+        if not entry.data.get("met", True):
+            found.append(Moment(entry.at, Tone.NOTE, step.name, detail, saga.plan.target, link))
+        elif step.kind in MILESTONES:
+            found.append(Moment(entry.at, Tone.GOOD, MILESTONES[step.kind], detail, saga.plan.target, link))
     if progress.ended is not None and progress.state is not SagaState.DONE:
         title = f"{saga.plan.title}: {progress.state.value}"
         found.append(Moment(progress.ended.at, Tone.BAD, title, progress.outcome, saga.plan.target, link))

@@ -25,6 +25,7 @@ from control_plane.actions.drills import (
 from control_plane.actions.journal import SagaState, progress_of
 from control_plane.actions.planning import ALL_SERVICES, restore_plan
 from control_plane.actions.plans import PlanKind, PlanPolicy
+from control_plane.actions.steps import MILESTONES
 from control_plane.clock import Clock, Monotonic
 from control_plane.decisions.evidence import Drill, Evidence, FastPath
 from control_plane.decisions.policy import Decision
@@ -48,13 +49,6 @@ AFTERMATH_SECONDS = 90.0
 """Longest time after a drill in which what is still seen of its fault counts as the drill's."""
 OVERLOAD = 2.0
 """Requests at the same time, as a multiple of the slots of the running replicas."""
-MILESTONES = {
-    "await_ready": "capacity ready",
-    "prove_moved": "traffic moved",
-    "drain": "drained",
-    "verify": "recovered",
-}
-"""Steps of a plan that a drill is read by; the others go by their own names."""
 CALM_TICKS = 2
 """Looks in a row without harm after which a saturation counts as over."""
 
