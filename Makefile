@@ -15,11 +15,11 @@ up: setup ## start the whole local stack, and return when all of it is ready
 down: ## stop the local stack
 	@if [ -x $(BIN)/backstay ]; then $(BIN)/backstay down; else echo "Nothing runs: this checkout was never set up."; fi
 
-test: setup ## run every test: units, the real stack, the browser; ARGS=... goes to pytest
-	@$(BIN)/pytest $(ARGS)
+test: test-unit ## run every test: units, then the real stack and the browser; ARGS=... goes to pytest
+	@$(BIN)/pytest -m "stack or browser" $(ARGS)
 
-test-unit: setup ## run the fast tests only
-	@$(BIN)/pytest -m "not stack and not browser" $(ARGS)
+test-unit: setup ## run the fast tests only, on every core
+	@$(BIN)/pytest -m "not stack and not browser" --numprocesses=auto $(ARGS)
 
 check: setup ## lint, format, types, and which package may import which
 	@$(BIN)/ruff check

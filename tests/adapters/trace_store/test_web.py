@@ -82,7 +82,7 @@ async def test_a_small_body_that_inflates_beyond_the_limit_is_refused(http: http
         (b"", {"content-type": "text/plain"}, 415),
         (b"", {**PROTOBUF, "content-encoding": "br"}, 415),
         (b"no gzip", {**PROTOBUF, "content-encoding": "gzip"}, 400),
-        (gzip.compress(b"x" * 100)[:-9], {**PROTOBUF, "content-encoding": "gzip"}, 400),
+        (gzip.compress(b"x" * 100, mtime=0)[:-9], {**PROTOBUF, "content-encoding": "gzip"}, 400),
     ],
 )
 async def test_what_cannot_be_taken_is_refused_with_the_status_for_it(
