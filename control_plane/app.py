@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 from fastapi import FastAPI
@@ -30,7 +31,7 @@ from control_plane.decisions.evidence import Drill, Evidence
 from control_plane.decisions.policy_file import load_policy
 from control_plane.decisions.reasons import Action, Autonomy, Move
 from control_plane.decisions.terms import Policy
-from control_plane.errors import BackstayError
+from control_plane.errors import BackstayError, InvalidDefinition
 from control_plane.local.layout import Layout
 from control_plane.oncall.runbooks import RunbookFacts, slo_alert
 from control_plane.runners.drills import DrillRunner
@@ -62,8 +63,7 @@ class ControlPlane:
 async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[ControlPlane]:
     """The control plane over the local stack. Raises InvalidDefinition for a wrong file before anything is touched."""
     catalogue = loading.load(read_texts([settings.slos_dir]))
-    policy_text = settings.policy_file.read_text(encoding="utf-8")
-    policy = load_policy(policy_text, file=str(settings.policy_file), profile=settings.policy_profile)
+    policy = load_policy(_text(settings.policy_file), file=str(settings.policy_file), profile=settings.policy_profile)
     alerts = [slo_alert(slo.name, slo.service, slo.kind, slo.description) for slo in catalogue.slos]
     runbooks = load_runbooks(settings.runbooks_dir, [alert for alert in alerts if alert is not None])
     layout = Layout(settings.port_base, settings.state_dir)
@@ -150,6 +150,7 @@ async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[C
         )
         ending.push_async_callback(drills.close)
         ticker.watchers.append(drills.saw_tick)
+        accounts = database.accounts(timedelta(hours=settings.session_hours))
         orders = Orders(
             runtime=runtime,
             sagas=sagas,
@@ -159,13 +160,14 @@ async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[C
             changes=database.changes,
             switches=database.switches,
             audit=database.audit,
+            accounts=accounts,
             plan_policy=plan_policy,
             clock=clock,
         )
         host = RunningHost(
             environment="local",
             bulletin=bulletin,
-            accounts=database.accounts(timedelta(hours=settings.session_hours)),
+            accounts=accounts,
             commands=orders,
             local_token=settings.token_file.read_text().strip(),
             secure_cookies=settings.console_at.startswith("https://"),
@@ -183,6 +185,13 @@ async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[C
         loop = asyncio.create_task(ticker.run(), name="tick")
         ending.push_async_callback(_cancel, loop)
         yield ControlPlane(build_console(host, monotonic), ticker)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidDefinition(f"{file} cannot be read: {error}.") from error
 
 
 def _acts(policy: Policy, service: str, action: Action) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from control_plane.cli.client import ControlPlaneClient
-from control_plane.cli.output import DryRunOption, Format, FormatOption, print_json, stdout
+from control_plane.cli.output import DryRunOption, Format, FormatOption, ReasonOption, print_json, stdout
 from control_plane.settings import Settings
 
 POLL_SECONDS = 0.5
@@ -17,6 +17,7 @@ POLL_SECONDS = 0.5
 def drill(
     name: Annotated[str, typer.Argument(help="errors, latency, crash or saturation.")],
     service: Annotated[str | None, typer.Option("--service", help="Where; ai-gateway-service unless told.")] = None,
+    reason: ReasonOption = "practice",
     dry_run: DryRunOption = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -27,7 +28,7 @@ def drill(
     Example: backstay drill errors --service ai-gateway-service
     """
     client = ControlPlaneClient(Settings())
-    started = client.post("/drills", {"name": name, "service": service, "dry_run": dry_run})
+    started = client.post("/drills", {"name": name, "service": service, "reason": reason, "dry_run": dry_run})
     quiet = output is Format.JSON
     if dry_run:
         if quiet:
@@ -49,7 +50,7 @@ def drill(
 def _watch(client: ControlPlaneClient, drill_id: str, *, quiet: bool) -> dict[str, Any]:
     shown = 0
     while True:
-        state = client.get(f"/drills/{drill_id}")
+        state = client.follow(f"/drills/{drill_id}")
         if not quiet:
             for entry in state["timeline"][shown:]:
                 stdout.print(f"{entry['after_s']:7.1f} s  {entry['event']:<16} {entry['detail']}", markup=False)

@@ -23,13 +23,11 @@ POLL_SECONDS = 0.5
 DONE_STATES = {"DONE": 0, "HELD": 1, "REVERTED": 1}
 
 
-def _carry_out(
-    kind: str, target: str, amount: int | None, reason: str, dry_run: bool, output: Format, wait: bool = True
-) -> None:
+def _carry_out(kind: str, target: str, amount: int | None, reason: str, dry_run: bool, output: Format) -> None:
     client = ControlPlaneClient(Settings())
     body = {"kind": kind, "target": target, "amount": amount, "reason": reason, "dry_run": dry_run}
     answer = client.post("/plans", body)
-    if dry_run or not wait:
+    if dry_run:
         if output is Format.JSON:
             print_json(answer)
         else:
@@ -48,7 +46,7 @@ def follow(client: ControlPlaneClient, saga_id: str, *, quiet: bool) -> dict[str
     """Prints each step as it ends; returns when the plan has ended."""
     shown: set[str] = set()
     while True:
-        progress = client.get(f"/plans/{saga_id}")
+        progress = client.follow(f"/plans/{saga_id}")
         for step in progress["steps"]:
             if step["state"] not in ("waiting", "running") and step["name"] not in shown:
                 shown.add(step["name"])
@@ -100,39 +98,58 @@ def cutover(
     _carry_out("cutover", service, to, reason, dry_run, output)
 
 
-def freeze(reason: ReasonOption = "by hand", output: FormatOption = Format.TEXT) -> None:
+def freeze(reason: ReasonOption = "by hand", dry_run: DryRunOption = False, output: FormatOption = Format.TEXT) -> None:
     """The kill switch: no automatic action from the next tick on, and running plans stop on a healthy copy.
 
     Example: backstay freeze --reason "database maintenance"
     """
-    answer = ControlPlaneClient(Settings()).post("/freeze", {"reason": reason})
-    print_json(answer) if output is Format.JSON else stdout.print(f"Frozen: {reason}", markup=False)
+    _switch("freeze", f"Frozen: {reason}", reason, dry_run, output)
 
 
-def thaw(reason: ReasonOption = "by hand", output: FormatOption = Format.TEXT) -> None:
+def thaw(reason: ReasonOption = "by hand", dry_run: DryRunOption = False, output: FormatOption = Format.TEXT) -> None:
     """Allow automatic action again.
 
     Example: backstay thaw --reason "maintenance is over"
     """
-    answer = ControlPlaneClient(Settings()).post("/thaw", {"reason": reason})
-    print_json(answer) if output is Format.JSON else stdout.print("Automatic action is allowed again.")
+    _switch("thaw", "Automatic action is allowed again.", reason, dry_run, output)
+
+
+def _switch(word: str, done: str, reason: str, dry_run: bool, output: Format) -> None:
+    client = ControlPlaneClient(Settings())
+    if dry_run:
+        frozen = client.get("/status").get("frozen")
+        answer = {"dry_run": True, "frozen": frozen}
+        now = f"frozen ({frozen})" if frozen else "not frozen"
+        done = f"Automatic action is {now}; this would {word} it."
+    else:
+        answer = client.post(f"/{word}", {"reason": reason})
+    print_json(answer) if output is Format.JSON else stdout.print(done, markup=False)
 
 
 deploys = typer.Typer(no_args_is_help=True, help="Tell Backstay of changes, so that it can tell them from the rest.")
+
+
+@deploys.callback()
+def _group() -> None:
+    """Keeps `deploys record` two words while it is the only command."""
 
 
 @deploys.command("record")
 def record_deploy(
     service: Annotated[str, typer.Argument()],
     version: Annotated[str, typer.Argument()],
+    reason: ReasonOption = "by hand",
+    dry_run: DryRunOption = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Record that a version of a service went out.
 
     Example: backstay deploys record ai-gateway-service v1.4.2
     """
-    answer = ControlPlaneClient(Settings()).post("/deploys", {"service": service, "version": version})
-    print_json(answer) if output is Format.JSON else stdout.print(f"Recorded {service} {version}.", markup=False)
+    change = {"service": service, "version": version, "reason": reason, "dry_run": dry_run}
+    answer = ControlPlaneClient(Settings()).post("/deploys", change)
+    said = f"{'Would record' if dry_run else 'Recorded'} {service} {version}."
+    print_json(answer) if output is Format.JSON else stdout.print(said, markup=False)
 
 
 decisions = typer.Typer(no_args_is_help=True, help="What was decided, and why or why not.")

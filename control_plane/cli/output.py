@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 class Format(StrEnum):
@@ -21,6 +22,9 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--format", help="text for people, json for programs.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in the audit log.")]
+
+PIPED_WIDTH = 240
+"""Columns of a table that no terminal bounds: wide enough for one line a row."""
 
 stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -41,9 +45,5 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: st
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_plain(cell) for cell in row))
-    stdout.print(table)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")  # names and labels are data, not markup
+        table.add_row(*map(Text, row))  # names and labels are data, not markup
+    stdout.print(table, width=None if stdout.is_terminal else PIPED_WIDTH)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +13,7 @@ import psutil
 import typer
 
 from control_plane.cli.client import ControlPlaneClient
-from control_plane.cli.output import Format, FormatOption, print_json, print_table, stdout
+from control_plane.cli.output import DryRunOption, Format, FormatOption, print_json, print_table, stdout
 from control_plane.errors import ActuationRefused, BackstayError, SourceUnavailable
 from control_plane.local import __main__ as supervisor
 from control_plane.local.layout import Layout
@@ -32,7 +30,12 @@ DetachOption = Annotated[bool, typer.Option("--detach", help="Return when all is
 WithoutOption = Annotated[list[str] | None, typer.Option("--without", help="A part not to start, e.g. load.")]
 
 
-def up(detach: DetachOption = False, without: WithoutOption = None, output: FormatOption = Format.TEXT) -> None:
+def up(
+    detach: DetachOption = False,
+    without: WithoutOption = None,
+    dry_run: DryRunOption = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
     """Start the suite, gateway, Prometheus, Alertmanager, traces, control plane and demo traffic on this machine.
 
     Example: backstay up --detach
@@ -40,39 +43,64 @@ def up(detach: DetachOption = False, without: WithoutOption = None, output: Form
     settings = Settings()
     layout = _layout(settings)
     left_out = [word for name in without or () for word in ("--without", name)]
+    pid = _running(layout)
+    if dry_run:
+        what = f"It runs already (process {pid})." if pid is not None else f"Would start in {layout.state_dir}:"
+        _say_where(layout, password=None, output=output, first=what)
+        return
     if not detach:
         sys.exit(supervisor.main(left_out))
-    pid = supervisor_pid(layout)
     if pid is not None:
         _say_where(layout, password=None, output=output, first=f"It runs already (process {pid}).")
         return
     _start_detached(layout, left_out, quiet=output is Format.JSON)
+    if "control-plane" in (without or ()):
+        _say_where(layout, password=None, output=output, first="Backstay is up, without its control plane.")
+        return
     client = ControlPlaneClient(settings)
     _await_first_tick(client)
     password = client.post("/admin/password", {"username": ADMIN, "only_if_missing": True})["password"]
     _say_where(layout, password, output, first="Backstay is up.")
 
 
-def down(output: FormatOption = Format.TEXT) -> None:
+def down(dry_run: DryRunOption = False, output: FormatOption = Format.TEXT) -> None:
     """Stop the local stack; nothing of it is left running. What it knows is kept.
 
     Example: backstay down
     """
     layout = _layout(Settings())
-    pid = supervisor_pid(layout)
-    if pid is not None:
-        process = psutil.Process(pid)
-        os.kill(pid, signal.SIGTERM)
-        try:
-            process.wait(DOWN_SECONDS)
-        except psutil.TimeoutExpired as error:
-            raise SourceUnavailable(
-                f"The stack (process {pid}) has not stopped within {DOWN_SECONDS:.0f} s; see {layout.logs_dir}."
-            ) from error
+    pid = _running(layout)
+    if pid is not None and not dry_run:
+        _stop(pid, layout)
     if output is Format.JSON:
-        print_json({"stopped": pid})
+        print_json({"dry_run": True, "running": pid} if dry_run else {"stopped": pid})
+    elif pid is None:
+        stdout.print("Nothing runs.")
     else:
-        stdout.print("Nothing runs." if pid is None else "Stopped; nothing is left running.")
+        stdout.print(f"Would stop process {pid}." if dry_run else "Stopped; nothing is left running.")
+
+
+def _stop(pid: int, layout: Layout) -> None:
+    try:
+        process = psutil.Process(pid)
+        process.terminate()
+        process.wait(DOWN_SECONDS)
+    except psutil.NoSuchProcess:
+        return  # it ended by itself in between
+    except psutil.AccessDenied as error:
+        raise SourceUnavailable(f"The stack (process {pid}) belongs to another user: run this as that user.") from error
+    except psutil.TimeoutExpired as error:
+        raise SourceUnavailable(
+            f"The stack (process {pid}) has not stopped within {DOWN_SECONDS:.0f} s; see {layout.logs_dir}."
+        ) from error
+
+
+def _running(layout: Layout) -> int | None:
+    """Process id of the supervisor; None when none runs."""
+    try:
+        return supervisor_pid(layout)
+    except PermissionError as error:
+        raise SourceUnavailable(f"{layout.lock_file} belongs to another user: run this as that user.") from error
 
 
 def status(output: FormatOption = Format.TEXT) -> None:
@@ -82,7 +110,7 @@ def status(output: FormatOption = Format.TEXT) -> None:
     """
     settings = Settings()
     layout = _layout(settings)
-    if supervisor_pid(layout) is None:
+    if _running(layout) is None:
         if output is Format.JSON:
             print_json({"running": False})
         else:

@@ -32,6 +32,7 @@ class Change(BaseModel):
     service: Annotated[str, Field(min_length=1, max_length=100)]
     version: Annotated[str, Field(min_length=1, max_length=100)]
     reason: Reason = BY_HAND
+    dry_run: bool = False
 
 
 class DrillOrder(BaseModel):
@@ -44,6 +45,8 @@ class DrillOrder(BaseModel):
 class PasswordOrder(BaseModel):
     username: Annotated[str, Field(min_length=1, max_length=100)] = "admin"
     only_if_missing: bool = False
+    reason: Reason = BY_HAND
+    dry_run: bool = False
 
 
 def slo_json(state: SloState) -> dict[str, Any]:
@@ -169,7 +172,9 @@ def router(host: ConsoleHost) -> APIRouter:
     @routes.post("/deploys", status_code=201)
     async def deploys(request: Request, change: Change) -> dict[str, Any]:
         by = commander(request, host)
-        return await host.commands.record_change(change.service, change.version, reason=change.reason, by=by)
+        return await host.commands.record_change(
+            change.service, change.version, reason=change.reason, by=by, dry_run=change.dry_run
+        )
 
     @routes.post("/drills", status_code=202)
     async def start_drill(request: Request, order: DrillOrder) -> dict[str, Any]:
@@ -185,10 +190,10 @@ def router(host: ConsoleHost) -> APIRouter:
 
     @routes.post("/admin/password")
     async def password(request: Request, order: PasswordOrder) -> dict[str, Any]:
-        commander(request, host)
-        if order.only_if_missing and await host.accounts.exists(order.username):
+        by = commander(request, host)
+        if order.dry_run or (order.only_if_missing and await host.accounts.exists(order.username)):
             return {"username": order.username, "password": None}
-        return {"username": order.username, "password": await host.accounts.new_password(order.username)}
+        return await host.commands.new_password(order.username, reason=order.reason, by=by)
 
     return routes
 

@@ -77,7 +77,13 @@ class Commands(Protocol):
 
     async def thaw(self, *, reason: str, by: str) -> dict[str, Any]: ...
 
-    async def record_change(self, service: str, version: str, *, reason: str, by: str) -> dict[str, Any]: ...
+    async def record_change(
+        self, service: str, version: str, *, reason: str, by: str, dry_run: bool
+    ) -> dict[str, Any]: ...
+
+    async def new_password(self, username: str, *, reason: str, by: str) -> dict[str, Any]:
+        """`{username, password}`: the only time that the password is seen."""
+        ...
 
     async def start_drill(
         self, name: str, service: str | None, *, reason: str, by: str, dry_run: bool

@@ -12,6 +12,7 @@ from control_plane.actions.journal import saga_json
 from control_plane.actions.planning import ALL_SERVICES, cutover_plan, rollback_plan, scale_plan
 from control_plane.actions.plans import Plan, PlanPolicy, canonical_json
 from control_plane.clock import Clock
+from control_plane.console.host import Accounts
 from control_plane.decisions import codec
 from control_plane.errors import BackstayError, InvalidDefinition
 from control_plane.ports import AuditLog, Change, Changes, DecisionStore, Runtime, Switches
@@ -36,6 +37,7 @@ class Orders:
         changes: Changes,
         switches: Switches,
         audit: AuditLog,
+        accounts: Accounts,
         plan_policy: PlanPolicy,
         clock: Clock,
     ) -> None:
@@ -48,6 +50,7 @@ class Orders:
         self._changes = changes
         self._switches = switches
         self._audit = audit
+        self._accounts = accounts
         self._plan_policy = plan_policy
         self._clock = clock
 
@@ -99,12 +102,17 @@ class Orders:
         await self._switches.thaw()
         return {"frozen": None}
 
-    async def record_change(self, service: str, version: str, *, reason: str, by: str) -> dict[str, Any]:
+    async def record_change(self, service: str, version: str, *, reason: str, by: str, dry_run: bool) -> dict[str, Any]:
         _known(service)
         change = Change(self._clock(), service, "deploy", version, by, {"reason": reason})
-        await self._audit.record(by, "record deploy", service, {"version": version, "reason": reason})
-        await self._changes.record(change)
+        if not dry_run:
+            await self._audit.record(by, "record deploy", service, {"version": version, "reason": reason})
+            await self._changes.record(change)
         return {"service": service, "version": version, "at": change.at.isoformat()}
+
+    async def new_password(self, username: str, *, reason: str, by: str) -> dict[str, Any]:
+        await self._audit.record(by, "new password", username, {"reason": reason})
+        return {"username": username, "password": await self._accounts.new_password(username)}
 
     async def start_drill(
         self, name: str, service: str | None, *, reason: str, by: str, dry_run: bool

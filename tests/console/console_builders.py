@@ -132,8 +132,11 @@ class CommandsInMemory:
     async def thaw(self, *, reason: str, by: str) -> dict[str, Any]:
         return {"frozen": None}
 
-    async def record_change(self, service: str, version: str, *, reason: str, by: str) -> dict[str, Any]:
+    async def record_change(self, service: str, version: str, *, reason: str, by: str, dry_run: bool) -> dict[str, Any]:
         return {"service": service, "version": version}
+
+    async def new_password(self, username: str, *, reason: str, by: str) -> dict[str, Any]:
+        return {"username": username, "password": "new-password"}
 
     async def start_drill(
         self, name: str, service: str | None, *, reason: str, by: str, dry_run: bool

@@ -13,6 +13,7 @@ from control_plane.errors import ActuationRefused, InvalidDefinition, SourceUnav
 from control_plane.runners.orders import Orders
 from control_plane.topology import Weights
 from tests.actions.suite_world import World, a_world, demand_of
+from tests.console.console_builders import AccountsInMemory
 from tests.runners.memory_ports import MemoryChanges, MemoryDecisions, MemorySwitches
 from tests.runners.saga_desk import Desk
 
@@ -38,6 +39,7 @@ class OrderDesk:
             changes=self.changes,
             switches=self.switches,
             audit=self.audit,
+            accounts=AccountsInMemory(),
             plan_policy=PlanPolicy(),
             clock=lambda: world.clock,
         )
@@ -171,7 +173,7 @@ async def test_a_thaw_is_audited_before_it_takes_effect(desk: OrderDesk) -> None
 
 
 async def test_word_of_a_deploy_is_kept_with_who_told_it(desk: OrderDesk) -> None:
-    answer = await desk.orders.record_change(SEARCH, "v1.4.2", reason="release", by="ci")
+    answer = await desk.orders.record_change(SEARCH, "v1.4.2", reason="release", by="ci", dry_run=False)
     (change,) = desk.changes.changes
     assert (change.service, change.kind, change.version, change.by) == (SEARCH, "deploy", "v1.4.2", "ci")
     assert change.detail == {"reason": "release"}
@@ -181,5 +183,22 @@ async def test_word_of_a_deploy_is_kept_with_who_told_it(desk: OrderDesk) -> Non
 
 async def test_a_deploy_of_something_unknown_is_refused(desk: OrderDesk) -> None:
     with pytest.raises(InvalidDefinition, match="There are: identity-service"):
-        await desk.orders.record_change("billing", "v1", reason="r", by="ci")
+        await desk.orders.record_change("billing", "v1", reason="r", by="ci", dry_run=False)
     assert desk.changes.changes == []
+
+
+async def test_a_dry_run_of_a_deploy_records_nothing(desk: OrderDesk) -> None:
+    answer = await desk.orders.record_change(SEARCH, "v2", reason="r", by="ci", dry_run=True)
+    assert answer["version"] == "v2"
+    assert (desk.changes.changes, desk.audit.records) == ([], [])
+
+
+async def test_a_new_password_is_audited_before_it_is_set(desk: OrderDesk) -> None:
+    assert await desk.orders.new_password("ada", reason="lost", by="root") == {
+        "username": "ada",
+        "password": "new-password",
+    }
+    assert desk.audit.records == ["new password ada"]
+    desk.audit.down = True
+    with pytest.raises(ActuationRefused):
+        await desk.orders.new_password("ada", reason="lost", by="root")

@@ -489,6 +489,7 @@ def orders_of(desk: TickDesk) -> Orders:
         changes=never,
         switches=never,
         audit=never,
+        accounts=never,
         plan_policy=PlanPolicy(),
         clock=never,
     )
