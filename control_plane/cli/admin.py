@@ -34,6 +34,6 @@ def reset_password(
     if output is Format.JSON:
         print_json(answer)
     elif dry_run:
-        stdout.print(f"Would set a new password for {username}, and end its sessions.", markup=False)
+        stdout.print(f"Would set a new password for {username}, and end its sessions.")
     else:
-        stdout.print(f"{answer['username']}  {answer['password']}", markup=False)
+        stdout.print(f"{answer['username']}  {answer['password']}")

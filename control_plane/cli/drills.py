@@ -35,7 +35,7 @@ def drill(
             print_json(started)
         else:
             for line in started["lines"]:
-                stdout.print(line, markup=False)
+                stdout.print(line)
         return
     if not quiet:
         stdout.print(f"Drill {name} on {started['service']}; it ends by itself in at most {started['limit_s']:.0f} s.")
@@ -53,7 +53,7 @@ def _watch(client: ControlPlaneClient, drill_id: str, *, quiet: bool) -> dict[st
         state = client.follow(f"/drills/{drill_id}")
         if not quiet:
             for entry in state["timeline"][shown:]:
-                stdout.print(f"{entry['after_s']:7.1f} s  {entry['event']:<16} {entry['detail']}", markup=False)
+                stdout.print(f"{entry['after_s']:7.1f} s  {entry['event']:<16} {entry['detail']}")
             shown = len(state["timeline"])
         if state["finished"]:
             result: dict[str, Any] = state["result"]
@@ -67,9 +67,8 @@ def _tell(result: dict[str, Any]) -> None:
     stdout.print(
         f"{result['outcome'].upper()}  {requests['sent']} requests sent, {requests['failed_by_fault']} failed by the "
         f"fault, {requests['lost_to_shift']} lost to the shift",
-        markup=False,
     )
     for problem in result["problems"]:
-        stdout.print(f"  {problem}", markup=False)
+        stdout.print(f"  {problem}")
     if result["next_step"]:
-        stdout.print(f"  {result['next_step']}", markup=False)
+        stdout.print(f"  {result['next_step']}")

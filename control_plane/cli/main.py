@@ -59,5 +59,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _end_with(sentence: str) -> NoReturn:
-    stderr.print(f"backstay: {' '.join(sentence.split())}", style="red", markup=False)
+    stderr.print(f"backstay: {' '.join(sentence.split())}", style="red")
     sys.exit(2)

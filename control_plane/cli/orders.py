@@ -32,13 +32,13 @@ def _carry_out(kind: str, target: str, amount: int | None, reason: str, dry_run:
             print_json(answer)
         else:
             for line in answer["plan"]["lines"]:
-                stdout.print(line, markup=False)
+                stdout.print(line)
         return
     progress = follow(client, answer["saga_id"], quiet=output is Format.JSON)
     if output is Format.JSON:
         print_json({**answer, "progress": progress})
     else:
-        stdout.print(f"{progress['state']}: {progress['outcome']}", markup=False)
+        stdout.print(f"{progress['state']}: {progress['outcome']}")
     raise typer.Exit(DONE_STATES.get(progress["state"], 1))
 
 
@@ -51,7 +51,7 @@ def follow(client: ControlPlaneClient, saga_id: str, *, quiet: bool) -> dict[str
             if step["state"] not in ("waiting", "running") and step["name"] not in shown:
                 shown.add(step["name"])
                 if not quiet:
-                    stdout.print(f"  {step['name']}: {step['state']}  {step.get('detail') or ''}", markup=False)
+                    stdout.print(f"  {step['name']}: {step['state']}  {step.get('detail') or ''}")
         if progress["state"] in DONE_STATES:
             return progress
         time.sleep(POLL_SECONDS)
@@ -123,7 +123,7 @@ def _switch(word: str, done: str, reason: str, dry_run: bool, output: Format) ->
         done = f"Automatic action is {now}; this would {word} it."
     else:
         answer = client.post(f"/{word}", {"reason": reason})
-    print_json(answer) if output is Format.JSON else stdout.print(done, markup=False)
+    print_json(answer) if output is Format.JSON else stdout.print(done)
 
 
 deploys = typer.Typer(no_args_is_help=True, help="Tell Backstay of changes, so that it can tell them from the rest.")
@@ -149,7 +149,7 @@ def record_deploy(
     change = {"service": service, "version": version, "reason": reason, "dry_run": dry_run}
     answer = ControlPlaneClient(Settings()).post("/deploys", change)
     said = f"{'Would record' if dry_run else 'Recorded'} {service} {version}."
-    print_json(answer) if output is Format.JSON else stdout.print(said, markup=False)
+    print_json(answer) if output is Format.JSON else stdout.print(said)
 
 
 decisions = typer.Typer(no_args_is_help=True, help="What was decided, and why or why not.")
@@ -219,9 +219,7 @@ def replay_decision(decision_id: Annotated[str, typer.Argument()], output: Forma
 
 
 def _explain(item: dict[str, Any]) -> None:
-    stdout.print(f"{item['action']} {item['target']}: {item['reason']}", markup=False)
-    stdout.print(item["sentence"], markup=False)
+    stdout.print(f"{item['action']} {item['target']}: {item['reason']}")
+    stdout.print(item["sentence"])
     for guard in item["guards"]:
-        stdout.print(
-            f"  {'passed ' if guard['passed'] else 'STOPPED'} {guard['name']}: {guard['detail']}", markup=False
-        )
+        stdout.print(f"  {'passed ' if guard['passed'] else 'STOPPED'} {guard['name']}: {guard['detail']}")

@@ -26,8 +26,8 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in 
 PIPED_WIDTH = 240
 """Columns of a table that no terminal bounds: wide enough for one line a row."""
 
-stdout = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)  # what is printed is data, never markup
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -39,11 +39,12 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
     """A plain table, or the sentence that says why there is none."""
     if not rows:
-        stdout.print(empty, markup=False)
+        stdout.print(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # names and labels are data, not markup
-    stdout.print(table, width=None if stdout.is_terminal else PIPED_WIDTH)
+        table.add_row(*map(Text, row))
+    console = stdout if stdout.is_terminal else Console(file=sys.stdout, width=PIPED_WIDTH)
+    console.print(table)

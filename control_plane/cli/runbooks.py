@@ -34,7 +34,7 @@ def check(output: FormatOption = Format.TEXT) -> None:
         print_json({"findings": [{"page": f.page, "code": f.code, "message": f.message} for f in findings]})
     else:
         for finding in findings:
-            stdout.print(str(finding), markup=False)
+            stdout.print(str(finding))
         if not findings:
             stdout.print(f"{len(pages.names())} pages, no findings.")
     raise typer.Exit(1 if findings else 0)

@@ -34,7 +34,7 @@ def check(paths: Annotated[list[Path], typer.Argument()], output: FormatOption =
         print_json({"findings": [{**asdict(finding), "severity": finding.severity.value} for finding in findings]})
     else:
         for finding in findings:
-            stdout.print(str(finding), markup=False)
+            stdout.print(str(finding))
         if not findings:
             stdout.print(f"{len(loading.load(files).slos)} SLOs, no findings.")
     raise typer.Exit(1 if findings else 0)

@@ -134,7 +134,7 @@ def status(output: FormatOption = Format.TEXT) -> None:
     ]
     print_table(["deployment", "ready", "own traffic", "req/s"], rows, "The runtime does not answer.")
     for source in answer["sources"]:
-        stdout.print(f"{'ok     ' if source['ok'] else 'TROUBLE'} {source['name']}: {source['detail']}", markup=False)
+        stdout.print(f"{'ok     ' if source['ok'] else 'TROUBLE'} {source['name']}: {source['detail']}")
     stdout.print("Automatic: " + (f"frozen, {answer['frozen']}" if answer["frozen"] else str(answer["automatic"])))
 
 
@@ -172,7 +172,7 @@ def _start_detached(layout: Layout, left_out: list[str], *, quiet: bool) -> None
                 child.wait(DOWN_SECONDS)
                 raise ActuationRefused(step.detail)
             if step.stage is Stage.READY and not quiet:
-                stdout.print(f"{step.after_seconds:6.1f} s  {step.part:<22} {step.detail}", markup=False)
+                stdout.print(f"{step.after_seconds:6.1f} s  {step.part:<22} {step.detail}")
     except KeyboardInterrupt:
         child.terminate()
         child.wait(DOWN_SECONDS)
@@ -223,7 +223,7 @@ def _say_where(layout: Layout, password: str | None, output: Format, first: str)
     stdout.print()
     stdout.print(first)
     for name, url in urls.items():
-        stdout.print(f"  {name:<13} {url}", markup=False)
+        stdout.print(f"  {name:<13} {url}")
     if password is not None:
         stdout.print(
             f"  sign in as    {ADMIN}  {password}    (shown once; `backstay admin reset-password` makes a new one)"

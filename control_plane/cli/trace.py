@@ -37,7 +37,7 @@ def critical_path(
         print_json(report)
         return
     for each in report["traces"]:
-        stdout.print(f"trace {each['trace_id']}: {each['duration_us']} microseconds", markup=False)
+        stdout.print(f"trace {each['trace_id']}: {each['duration_us']} microseconds")
         rows = [_row(operation, each["duration_us"]) for operation in each["operations"]]
         print_table(["service", "operation", "exclusive us", "share"], rows, "It has no spans.")
 
