@@ -11,7 +11,7 @@ from control_plane.cli.client import ControlPlaneClient
 from control_plane.cli.output import DryRunOption, Format, FormatOption, ReasonOption, print_json, stdout
 from control_plane.settings import Settings
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 
 
 def drill(

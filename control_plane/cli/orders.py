@@ -19,7 +19,7 @@ from control_plane.cli.output import (
 )
 from control_plane.settings import Settings
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 DONE_STATES = {"DONE": 0, "HELD": 1, "REVERTED": 1}
 
 

@@ -18,10 +18,27 @@ from control_plane.console.web import build_console
 from tests.console.console_builders import TOKEN, HostInMemory, a_situation
 
 
-class Switchboard:
-    """One server for all tests; each puts its own application behind it."""
+class Current:
+    """The host whose turn it is: building a console for each test would take longer than the tests."""
 
-    app: Any = None
+    host: HostInMemory
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.host, name)
+
+
+class Switchboard:
+    """One server for all tests: `show` puts another host behind the console, `app` something else in its place."""
+
+    def __init__(self) -> None:
+        self._current = Current()
+        current: Any = self._current
+        self.console: Any = build_console(current)
+        self.app: Any = self.console
+
+    def show(self, host: HostInMemory) -> None:
+        self._current.host = host
+        self.app: Any = self.console
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.app(scope, receive, send)
@@ -70,7 +87,7 @@ def host() -> HostInMemory:
 
 @pytest.fixture
 def board(served: tuple[Switchboard, int], host: HostInMemory) -> Switchboard:
-    served[0].app = build_console(host)
+    served[0].show(host)
     return served[0]
 
 

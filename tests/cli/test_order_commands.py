@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from control_plane.console.host import DecisionShown
-from control_plane.console.web import build_console
 from tests.cli.conftest import Backstay, Switchboard
 from tests.console.console_builders import CommandsInMemory, HostInMemory, a_shown_decision, a_situation
 
@@ -93,7 +92,7 @@ def test_freezing_and_thawing_say_what_holds_now(backstay: Backstay) -> None:
 
 def test_a_dry_run_of_the_kill_switch_says_how_it_stands(backstay: Backstay, board: Switchboard) -> None:
     assert backstay("freeze", "--dry-run").out == "Automatic action is not frozen; this would freeze it.\n"
-    board.app = build_console(HostInMemory(a_situation(frozen="maintenance")))
+    board.show(HostInMemory(a_situation(frozen="maintenance")))
     assert backstay("thaw", "--dry-run").out == "Automatic action is frozen (maintenance); this would thaw it.\n"
     assert backstay("thaw", "--dry-run", "--format", "json").json == {"dry_run": True, "frozen": "maintenance"}
 
@@ -130,7 +129,7 @@ def test_a_suite_without_decisions_says_so(backstay: Backstay, board: Switchboar
         async def decisions(self, limit: int, service: str | None = None) -> list[DecisionShown]:
             return []
 
-    board.app = build_console(Quiet(a_situation()))
+    board.show(Quiet(a_situation()))
     assert backstay("decisions", "list").out == "No decision has been stored yet.\n"
 
 
@@ -139,7 +138,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(backstay: Backstay,
         async def decisions(self, limit: int, service: str | None = None) -> list[DecisionShown]:
             return [replace(a_shown_decision(), state="[red]refused[/] \\[")]
 
-    board.app = build_console(Hostile(a_situation()))
+    board.show(Hostile(a_situation()))
     assert "[red]refused[/] \\[" in backstay("decisions", "list").out
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from control_plane.console.web import build_console
 from control_plane.slo.state import Verdict
 from tests.cli.conftest import Backstay, Switchboard
 from tests.console.console_builders import HostInMemory, a_situation, with_state
@@ -82,7 +81,7 @@ def test_what_is_not_known_is_null_for_programs_and_a_word_for_people(backstay: 
     unknown = with_state(
         a_situation(), verdict=Verdict.UNKNOWN, sli=None, budget_remaining_ratio=None, coverage_ratio=None
     )
-    board.app = build_console(HostInMemory(unknown))
+    board.show(HostInMemory(unknown))
     states = backstay("slo", "status", "--format", "json").json["slos"]
     state = next(each for each in states if each["name"] == "ai-gateway-service-errors")
     assert (state["verdict"], state["sli"], state["budget_remaining_ratio"]) == ("unknown", None, None)
@@ -97,6 +96,6 @@ def test_people_get_one_line_an_slo(backstay: Backstay) -> None:
 
 
 def test_before_the_first_tick_there_is_no_state_and_it_says_so(backstay: Backstay, board: Switchboard) -> None:
-    board.app = build_console(HostInMemory(None))
+    board.show(HostInMemory(None))
     assert backstay("slo", "status").out.startswith("No SLO has been evaluated yet")
     assert backstay("slo", "status", "--format", "json").json == {"slos": []}

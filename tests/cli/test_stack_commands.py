@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.console.web import build_console
 from control_plane.local.layout import Layout
 from control_plane.local.lock import only_supervisor
 from control_plane.situation import SourceHealth
@@ -46,7 +45,7 @@ def test_status_shows_what_runs_where_traffic_goes_and_who_answers(
 ) -> None:
     trouble = SourceHealth("runtime", False, "the cluster API did not answer")
     host = HostInMemory(a_situation(sources=(SourceHealth("Prometheus", True, "ok"), trouble)))
-    board.app = build_console(host)
+    board.show(host)
     ran = backstay("status")
     assert ran.code == 0
     assert ["search-service", "2/2", "100", "%", "12.0"] in [line.split() for line in ran.out.splitlines()]
@@ -71,14 +70,14 @@ def test_status_for_programs_holds_urls_services_and_sources(backstay: Backstay,
 
 
 def test_status_names_a_freeze_and_a_runtime_that_is_gone(backstay: Backstay, running: int, board: Switchboard) -> None:
-    board.app = build_console(HostInMemory(a_situation(frozen="maintenance [all]", runtime=None)))
+    board.show(HostInMemory(a_situation(frozen="maintenance [all]", runtime=None)))
     ran = backstay("status")
     assert "Automatic: frozen, maintenance [all]" in ran.out
     assert "The runtime does not answer." in ran.out
 
 
 def test_status_before_the_first_look_claims_nothing(backstay: Backstay, running: int, board: Switchboard) -> None:
-    board.app = build_console(HostInMemory(None))
+    board.show(HostInMemory(None))
     ran = backstay("status")
     assert (ran.code, ran.out) == (0, "The control plane has not finished its first look yet.\n")
 
