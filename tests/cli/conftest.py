@@ -38,7 +38,7 @@ class Switchboard:
 
     def show(self, host: HostInMemory) -> None:
         self._current.host = host
-        self.app: Any = self.console
+        self.app = self.console
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.app(scope, receive, send)
