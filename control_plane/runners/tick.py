@@ -152,7 +152,8 @@ class Ticker:
         self._snapshot_at: datetime | None = None
         self._watched = False  # whether the newest reading succeeded; False before the first
         self._silent: dict[str, datetime] = {}  # sources that do not answer, since when
-        self._held: tuple[Saga, ...] = ()
+        self._held: tuple[Saga, ...] = ()  # as last read, like the exclusions
+        self._exclusions: tuple[Exclusion, ...] = ()
         self._told: set[str] = set()  # sagas whose end was written to their decision
         self.drill: Drill | None = None
         self.watchers: list[Watcher] = []
@@ -181,11 +182,12 @@ class Ticker:
         """One evaluation, from the first question to the last word."""
         began, queries = self._monotonic(), self._query_count()
         now = self._clock()
+        running = self._sagas.running()  # before all that is read: a plan that ends meanwhile still counts as running
         fetched = await self._fetch(now)
         stored = await self._recall(now)
         await self._take_in(fetched, now)
         self.states = self._engine.states(now, stored.exclusions)
-        evidence = self._gatherer.gather(self._readings(fetched, stored), now)
+        evidence = self._gatherer.gather(self._readings(fetched, stored, running), now)
         decisions = decide(evidence, self._policy, now)
         self.evidence = evidence
         self._show(evidence, decisions, now)
@@ -270,16 +272,20 @@ class Ticker:
             frozen = Freeze(now, "backstay", problems[0])
         recent = await read("the journal of actions", stores.sagas.recent(since))
         changes = await read("changes", stores.changes.since(since))
-        exclusions = await read("exclusions", stores.exclusions.overlapping(now - BUDGET_WINDOW, now))
+        kept = await read("exclusions", stores.exclusions.overlapping(now - BUDGET_WINDOW, now))
+        if kept is not None:
+            self._exclusions = tuple(
+                Exclusion(each.began_at, each.ended_at, each.reason, frozenset({each.service})) for each in kept
+            )
         return _Stored(
             frozen,
             None if recent is None else tuple(recent),
             changes or (),
-            tuple(Exclusion(e.began_at, e.ended_at, e.reason, frozenset({e.service})) for e in exclusions or ()),
+            self._exclusions,
             problems,
         )
 
-    def _readings(self, fetched: _Fetched, stored: _Stored) -> Readings:
+    def _readings(self, fetched: _Fetched, stored: _Stored, running: Sequence[Saga]) -> Readings:
         recent, frozen = stored.recent, stored.frozen
         return Readings(
             states=self.states,
@@ -288,7 +294,7 @@ class Ticker:
             runtime=fetched.runtime,
             changes=changes_by_service(stored.changes, recent or ()),
             recent_actions=None if recent is None else recent_actions(recent),
-            active_sagas=active_sagas(self._sagas.running()),
+            active_sagas=active_sagas(running),
             kill_switch=frozen.reason if frozen else None,
             drill=self.drill,
             blind=tuple(f"{name}: {fetched.problems[name]}" for name in NEEDED if name in fetched.problems),

@@ -17,11 +17,11 @@ from control_plane.decisions.evidence import Drill, Evidence
 from control_plane.decisions.policy import Decision, decide
 from control_plane.decisions.reasons import Action
 from control_plane.errors import ActuationRefused
-from control_plane.ports import Change, Exclusion
+from control_plane.ports import Change, Exclusion, Freeze
 from control_plane.runners.orders import Orders
 from control_plane.slo.engine import SloEngine
 from control_plane.slo.state import Verdict
-from control_plane.topology import MONOLITH, SERVICES, Weights
+from control_plane.topology import MONOLITH, SERVICES, Backend, Weights
 from tests.decisions.decision_builders import OBSERVING
 from tests.runners.tick_desk import TickDesk, a_warm_desk
 
@@ -397,6 +397,49 @@ async def test_an_exclusion_leaves_its_service_out_of_the_budget_and_no_other(de
     assert chat.sli.estimate == 1.0
     assert chat.sli_without_exclusions.estimate < 0.99
     assert search.sli.estimate < 0.99
+
+
+async def test_exclusions_that_cannot_be_read_are_those_of_before(desk: TickDesk) -> None:
+    desk.exclusions.kept["x"] = Exclusion("x", CHAT, desk.world.clock, None, f"drill errors on {CHAT}")
+    await desk.switches.freeze(reason="only looking", by="test", at=desk.world.clock)
+    await desk.tick()
+    desk.exclusions.down = True
+    desk.trouble(CHAT)
+    await desk.tick(2)
+    state = next(state for state in desk.ticker.states if state.name == f"{CHAT}-errors")
+    assert state.sli is not None
+    assert state.sli.estimate == 1.0
+
+
+async def test_a_held_plan_pages_also_while_the_journal_cannot_be_read(desk: TickDesk) -> None:
+    desk.world.journeys_fail_on = {(CHAT, Backend.SERVICE), (CHAT, Backend.MONOLITH)}
+    desk.trouble(CHAT)
+    await desk.tick(2)
+    desk.sagas.stop_all("a person wants to look")
+    assert await ended(desk) == [SagaState.HELD]
+    await desk.tick()
+    assert "RollbackHeld" in desk.alerts.firing
+    desk.journal.unreadable = True
+    await desk.tick(2)
+    assert "RollbackHeld" in desk.alerts.firing
+
+
+async def test_a_plan_that_ends_during_a_tick_counts_as_running_in_it(desk: TickDesk) -> None:
+    desk.trouble(CHAT)
+    await desk.tick(2)
+    frozen = desk.switches.frozen
+
+    async def frozen_after_the_plan() -> Freeze | None:
+        await ended(desk)
+        return await frozen()
+
+    desk.switches.frozen = frozen_after_the_plan  # type: ignore[method-assign]
+    desk.sagas.stop_all("a person wants to look")
+    seen: list[tuple[object, ...]] = []
+    desk.ticker.watchers.append(lambda evidence, decisions, now: seen.append(evidence.active_sagas))
+    await desk.tick()
+    assert len(seen[0]) == 1
+    assert len(desk.journal.sagas) == 1
 
 
 async def test_decisions_are_stored_again_only_when_something_of_them_changed(desk: TickDesk) -> None:
