@@ -67,7 +67,8 @@ def test_parts_are_chosen_by_name_and_a_wrong_name_lists_the_right_ones() -> Non
     assert wanted(None, None) == ("requests", "tick", "start", "stack", "drills")
     assert wanted("stack, tick", None) == ("tick", "stack")
     assert wanted(None, "drills,start") == ("requests", "tick", "stack")
-    with pytest.raises(InvalidDefinition, match=r"no part 'stak'.*requests, start, stack, tick, drills"):
+    assert wanted("drills,tick", None, repeats=10) == ("tick", "repeats")
+    with pytest.raises(InvalidDefinition, match=r"no part 'stak'.*requests, tick, start, stack, drills"):
         wanted("stak", None)
 
 
@@ -174,7 +175,7 @@ def test_the_second_start_has_a_limit() -> None:
 
 
 def test_drills_are_kept_to_their_limits_by_the_slowest_run() -> None:
-    found = drills.result([a_drill(), a_drill(moved_after_s=46.0)], [], wanted=2)
+    found = drills.result("drills", [a_drill(), a_drill(moved_after_s=46.0)], [], wanted=2)
     assert [(check.what, check.value, check.kept) for check in found.checks] == [
         ("drills passed", "2 of 2", True),
         ("requests lost to the shift, all drills", "0", True),
@@ -186,7 +187,7 @@ def test_drills_are_kept_to_their_limits_by_the_slowest_run() -> None:
 def test_a_drill_that_failed_or_was_refused_shows() -> None:
     failed = a_drill(outcome="failed", recovered_after_s=None, problems=["3 requests were lost to the shift."])
     failed["requests"] = {"sent": 10, "failed_by_fault": 1, "lost_to_shift": 3}
-    found = drills.result([failed], ["The drill `crash` could not be started: busy"], wanted=2)
+    found = drills.result("drills", [failed], ["The drill `crash` could not be started: busy"], wanted=2)
     assert not found.kept
     assert "never" in found.tables[0].rows[0]
     assert any("3 requests were lost" in note for note in found.notes)

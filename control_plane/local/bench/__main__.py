@@ -13,19 +13,21 @@ from control_plane.clock import monotonic, utc_now
 from control_plane.errors import BackstayError, InvalidDefinition
 from control_plane.local.bench import drills, footprint, start, ticks, trivial_route
 from control_plane.local.bench.machine import REPOSITORY, commit, machine
-from control_plane.local.bench.page import TITLES, Result, page, section
+from control_plane.local.bench.page import Result, page, section
 from control_plane.local.bench.stack_under_test import a_stack
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PORT_BASE = 27000
 """Far from the user's stack, and below the ports that the system hands out."""
 
+PARTS = ("requests", "tick", "start", "stack", "drills")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when every limit was kept, 1 when one was not or a part could not be measured, 2 for a wrong word."""
     chosen = _arguments().parse_args(arguments)
     try:
-        parts = wanted(chosen.only, chosen.skip)
+        parts = wanted(chosen.only, chosen.skip, chosen.drills)
     except InvalidDefinition as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -39,16 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "start": lambda: start.measure(stack),
             "stack": lambda: footprint.measure(stack, monotonic, _tell),
             "tick": lambda: ticks.measure(tell=_tell),
-            "drills": lambda: drills.measure(stack, monotonic, _tell, ["errors"] * chosen.drills or drills.NAMES),
+            "drills": lambda: drills.measure(stack, monotonic, _tell),
+            "repeats": lambda: drills.measure_again_and_again(chosen.drills, stack, monotonic, _tell),
         }
         for part in parts:
             _tell(f"{part} ...")
+            # Before it begins: the code that runs is the code of now, whatever is committed meanwhile.
+            made = f"{utc_now():%Y-%m-%d %H:%M} UTC, {commit()}, `{line}`. {machine()}."
             try:
                 result = work[part]()
             except BackstayError as error:
                 result = Result(part, problem=str(error))
             all_kept &= result.kept
-            made = f"{utc_now():%Y-%m-%d %H:%M} UTC, {commit()}, `{line}`. {machine()}."
             sections[part] = section(result, made)
             _write(chosen.out, sections)  # after each part: what is measured stays, whatever happens to the next
             print(sections[part])
@@ -65,24 +69,22 @@ def command_line(chosen: argparse.Namespace) -> str:
     return " ".join(words)
 
 
-def wanted(only: str | None, skip: str | None) -> tuple[str, ...]:
-    """Parts to measure, in the order of the page. The tick, which wants no stack, goes before those that start one."""
-    named = _names(only) if only else set(TITLES)
-    return tuple(
-        part for part in ("requests", "tick", "start", "stack", "drills") if part in named - _names(skip or "")
-    )
+def wanted(only: str | None, skip: str | None, repeats: int = 0) -> tuple[str, ...]:
+    """Parts to measure: those that want no stack first. With `repeats` one drill stands for all."""
+    named = (_names(only) if only else set(PARTS)) - _names(skip or "")
+    return tuple("repeats" if part == "drills" and repeats else part for part in PARTS if part in named)
 
 
 def _names(text: str) -> set[str]:
     names = {name.strip() for name in text.split(",") if name.strip()}
-    if unknown := sorted(names - set(TITLES)):
-        raise InvalidDefinition(f"there is no part {unknown[0]!r}. There are: {', '.join(TITLES)}.")
+    if unknown := sorted(names - set(PARTS)):
+        raise InvalidDefinition(f"there is no part {unknown[0]!r}. There are: {', '.join(PARTS)}.")
     return names
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m control_plane.local.bench", description=__doc__)
-    parser.add_argument("--only", metavar="PARTS", help=f"with commas between: {', '.join(TITLES)}")
+    parser.add_argument("--only", metavar="PARTS", help=f"with commas between: {', '.join(PARTS)}")
     parser.add_argument("--skip", metavar="PARTS", help="parts to leave out")
     parser.add_argument(
         "--drills", type=int, default=0, metavar="N", help="N runs of `drill errors`, instead of each once"

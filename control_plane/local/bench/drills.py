@@ -35,10 +35,22 @@ class Unfit:
     why: str
 
 
-def measure(
-    stack: StackUnderTest, monotonic: Monotonic, tell: Callable[[str], None], names: Sequence[str] = NAMES
+def measure(stack: StackUnderTest, monotonic: Monotonic, tell: Callable[[str], None]) -> Result:
+    """Each drill once."""
+    return result("drills", *_run(NAMES, stack, monotonic, tell), wanted=len(NAMES))
+
+
+def measure_again_and_again(
+    times: int, stack: StackUnderTest, monotonic: Monotonic, tell: Callable[[str], None]
 ) -> Result:
-    """Each drill in turn, put right by hand where a drill could not put things back itself."""
+    """The drill `errors`, so many times on the same stack."""
+    return result("repeats", *_run(["errors"] * times, stack, monotonic, tell), wanted=times)
+
+
+def _run(
+    names: Sequence[str], stack: StackUnderTest, monotonic: Monotonic, tell: Callable[[str], None]
+) -> tuple[list[Drilled], list[str]]:
+    """Drills in turn, put right by hand where a drill could not put things back itself; and notes about that."""
     started = not stack.running
     stack.ensure_up()
     if started:
@@ -58,7 +70,7 @@ def measure(
             notes.append(f"After `{name}`: {found['next_step']} (done here, before the next drill)")
             stack.run("cutover", SERVICE, "--to", "100", "--reason", "bench", allowed=(0, 1, 2))
         rest(BETWEEN_SECONDS, monotonic)
-    return result(done, notes, wanted=len(names))
+    return done, notes
 
 
 def drill(stack: StackUnderTest, name: str, monotonic: Monotonic) -> Drilled | Unfit:
@@ -77,7 +89,7 @@ def drill(stack: StackUnderTest, name: str, monotonic: Monotonic) -> Drilled | U
         rest(5.0, monotonic)
 
 
-def result(done: Sequence[Drilled], notes: Sequence[str], *, wanted: int) -> Result:
+def result(part: str, done: Sequence[Drilled], notes: Sequence[str], *, wanted: int) -> Result:
     """The part of the page."""
     errors = [each for each in done if each["drill"] == "errors"]
     passed = sum(1 for each in done if each["outcome"] == "passed")
@@ -102,7 +114,7 @@ def result(done: Sequence[Drilled], notes: Sequence[str], *, wanted: int) -> Res
         "injection, where none failed: `latency` fails none). A rollback has moved when the gateway's counters prove "
         "it, a scale-out when its replicas are ready."
     )
-    return Result("drills", tuple(checks), (Table(headings, rows),), (about, *problems, *notes))
+    return Result(part, tuple(checks), (Table(headings, rows),), (about, *problems, *notes))
 
 
 def _slowest(what: str, done: Sequence[Drilled], field: str, limit: float) -> Check:

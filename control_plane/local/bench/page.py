@@ -12,14 +12,16 @@ TITLES: Mapping[str, str] = {
     "stack": "The whole stack at demo traffic",
     "tick": "A tick's arithmetic",
     "drills": "Drills",
+    "repeats": "The errors drill, run after run",
 }
 """Title of each part, in the order of the page."""
 
 HEAD = """# Benchmarks
 
 `make bench` measures and writes this page: all of it, or a part with `python -m control_plane.local.bench --only tick`,
-which leaves the other sections as they were. It starts a stack of its own, on other ports and in a temporary folder.
-Each section names its machine, on which nothing was tuned, and other programs ran where it says so.
+which leaves the other sections as they were; `--only drills --drills 10` repeats the errors drill instead. It starts
+a stack of its own, on other ports and in a temporary folder. Each section names its machine, on which nothing was
+tuned, and other programs ran where it says so.
 """
 
 
