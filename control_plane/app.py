@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -28,6 +28,7 @@ from control_plane.adapters.slo_files import read_texts
 from control_plane.clock import Clock, monotonic, utc_now
 from control_plane.console.web import build_console
 from control_plane.decisions.evidence import Drill, Evidence
+from control_plane.decisions.guards import ActionMemory, allowance, stopped_by
 from control_plane.decisions.policy_file import load_policy
 from control_plane.decisions.reasons import Action, Autonomy, Move
 from control_plane.decisions.terms import Policy
@@ -146,6 +147,7 @@ async def running(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[C
             seconds_each=lambda service: provider_seconds(events, service, clock()),
             announce=announce,
             acts=lambda service, action: _acts(policy, service, action),
+            spent=lambda service, action, seen: _spent(policy, service, action, seen, clock()),
             monotonic=monotonic,
         )
         ending.push_async_callback(drills.close)
@@ -196,9 +198,20 @@ def _text(file: Path) -> str:
 
 def _acts(policy: Policy, service: str, action: Action) -> bool:
     """Whether the policy lets Backstay do that to the service by itself."""
-    move = Move.SCALE_OUT if action is Action.SCALE else Move.ROLL_BACK
+    move = _move_of(action)
     allowed = policy.autonomy_of(service, move) is Autonomy.AUTO and move in policy.limits
     return allowed and not (move is Move.ROLL_BACK and service in policy.irreversible)
+
+
+def _spent(policy: Policy, service: str, action: Action, seen: Evidence, now: datetime) -> str | None:
+    """Which cooldown or action budget keeps Backstay from doing that now; None when neither does."""
+    memory = None if seen.recent_actions is None else ActionMemory.of(seen.recent_actions)
+    stopped = stopped_by(allowance(_move_of(action), service, memory, policy, now))
+    return None if stopped is None else f"{stopped.name}: {stopped.detail}"
+
+
+def _move_of(action: Action) -> Move:
+    return Move.SCALE_OUT if action is Action.SCALE else Move.ROLL_BACK
 
 
 async def _engine(catalogue: Catalogue, database: Database) -> SloEngine:

@@ -99,12 +99,14 @@ class DrillRunner:
         seconds_each: Callable[[str], Awaitable[float]],
         announce: Callable[[Drill | None], None],
         acts: Callable[[str, Action], bool],
+        spent: Callable[[str, Action, Evidence], str | None],
         monotonic: Monotonic,
         pause: Pause = pause_until,
     ) -> None:
         """`callers` of a service are harmed with it; `seconds_each` is how long one of its requests holds a slot.
 
-        `announce` tells the tick which drill runs; `acts` says whether Backstay may do that to a service by itself.
+        `announce` tells the tick which drill runs; `acts` says whether Backstay may do that to a service by itself,
+        and `spent` which cooldown or budget of real actions forbids it now (None: neither does).
         """
         self._ground = ground
         self._runtime = runtime
@@ -119,6 +121,7 @@ class DrillRunner:
         self._seconds_each = seconds_each
         self._announce = announce
         self._acts = acts
+        self._spent = spent
         self._monotonic = monotonic
         self._pause = pause
         self._runs: dict[str, _Run] = {}
@@ -226,6 +229,9 @@ class DrillRunner:
             raise ActuationRefused("Backstay has not finished its first look yet. Try again in a few seconds.")
         if evidence.kill_switch is not None:
             raise ActuationRefused(f"Automatic action is frozen ({evidence.kill_switch}). `backstay thaw` ends that.")
+        spent = self._spent(service, Action(fault.expected_action), evidence)
+        if spent is not None:
+            raise ActuationRefused(f"Backstay would hold still now ({spent}), so a drill would only harm users.")
         hurt = [s.service for s in evidence.services if s.breach_since is not None]
         if hurt:
             raise ActuationRefused(f"{', '.join(hurt)}: users are being hurt already. Mend that first.")

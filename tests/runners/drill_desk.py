@@ -42,6 +42,7 @@ class DrillDesk:
     ground: MemoryGround = field(default_factory=MemoryGround)
     exclusions: MemoryExclusions = field(default_factory=MemoryExclusions)
     acts: bool = True  # whether the policy lets Backstay act
+    spent: str | None = None  # the cooldown or budget that forbids it now
     blind: bool = False  # the engine sees nothing wrong, whatever is
     provider_seconds: Callable[[], float] = lambda: 2.0
     announced: list[Drill | None] = field(default_factory=list)
@@ -77,6 +78,7 @@ class DrillDesk:
             seconds_each=seconds_each,
             announce=self.announced.append,
             acts=lambda service, action: self.acts,
+            spent=lambda service, action, evidence: self.spent,
             monotonic=lambda: self.world.now,
             pause=self._pause,
         )

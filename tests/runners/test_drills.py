@@ -454,6 +454,7 @@ async def test_unknown_drills_and_services_are_refused() -> None:
 
 async def test_where_backstay_only_observes_a_drill_would_harm_for_nothing() -> None:
     assert "only observes here" in await refusal(await a_drill_desk(acts=False))
+    assert "cooldown: 4 min ago" in await refusal(await a_drill_desk(spent="cooldown: 4 min ago"))
 
 
 async def test_a_service_on_the_monolith_is_brought_back_first() -> None:
