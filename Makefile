@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup up down test test-unit check fmt bench fresh lock docs
 BIN := .venv/bin
+# Where this is set, every process and every test run would compile our modules anew: seconds each.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -15,11 +17,11 @@ up: setup ## start the whole local stack, and return when all of it is ready
 down: ## stop the local stack
 	@if [ -x $(BIN)/backstay ]; then $(BIN)/backstay down; else echo "Nothing runs: this checkout was never set up."; fi
 
-test: test-unit ## run every test: units, then the real stack and the browser; ARGS=... goes to pytest
-	@$(BIN)/pytest -m "stack or browser" $(ARGS)
+test: test-unit ## run every test: units, then the real suite, stack and browser; ARGS=... goes to pytest
+	@$(BIN)/pytest -m "stack or suite or browser" $(ARGS)
 
 test-unit: setup ## run the fast tests only, on every core
-	@$(BIN)/pytest -m "not stack and not browser" --numprocesses=auto $(ARGS)
+	@$(BIN)/pytest -m "not stack and not suite and not browser" --numprocesses=auto $(ARGS)
 
 check: setup ## lint, format, types, and which package may import which
 	@$(BIN)/ruff check

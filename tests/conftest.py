@@ -1,4 +1,4 @@
-"""What all tests share: whether a browser is there."""
+"""What all tests share: whether a browser is there, and how long properties are tried."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A run takes minutes at most; `HYPOTHESIS_PROFILE=thorough make test-unit` looks twenty times as hard.
+settings.register_profile("quick", max_examples=50)
+settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

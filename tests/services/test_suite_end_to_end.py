@@ -14,6 +14,8 @@ from control_plane.topology import MONOLITH
 from services.faults import Fault
 from tests.services.live_suite import LiveSuite, a_chat, a_live_suite
 
+pytestmark = pytest.mark.suite
+
 FOREVER = 4e9
 
 

@@ -19,6 +19,8 @@ from services.load.settings import LoadSettings
 from services.load.users import Accounts, User
 from tests.services.live_suite import LiveSuite, a_live_suite
 
+pytestmark = pytest.mark.suite
+
 
 @dataclass
 class Load:

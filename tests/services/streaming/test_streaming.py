@@ -15,6 +15,8 @@ from services.faults import Fault
 from services.streaming.streams import MIGRATIONS, LeaseLost, Streams
 from tests.services.live_suite import LiveSuite, a_chat, a_live_suite
 
+pytestmark = pytest.mark.suite
+
 STREAMING = "streaming-service"
 SLOW = """
 providers:
