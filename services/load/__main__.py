@@ -73,12 +73,14 @@ async def _serve(settings: LoadSettings) -> int:
         work.append(asyncio.create_task(accounts.keep_ready(settings.users, settings.sign_ins_per_second)))
         if settings.scale > 0:
             work.append(asyncio.create_task(traffic.demo(settings.scale, settings.ramp_seconds)))
+        if settings.probe_seconds > 0:
+            work.append(asyncio.create_task(traffic.probe(settings.probe_seconds)))
         gc.collect()
         gc.freeze()
         await asyncio.wait([*work, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         for task in work:
             if task.done():
-                task.result()  # neither ends by itself, so it broke: say how
+                task.result()  # none ends by itself, so it broke: say how
     finally:
         for task in work:
             task.cancel()

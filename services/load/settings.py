@@ -33,6 +33,9 @@ class LoadSettings(BaseSettings):
     scale: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Demo traffic as a multiple of the usual one (about 90 requests/s); 0 is none, and the API works all the same."""
 
+    probe_seconds: Annotated[float, Field(ge=0, le=60)] = 20.0
+    """Time between two synthetic probes of each service, so that its availability is known without users; 0: none."""
+
     ramp_seconds: Annotated[float, Field(ge=0, le=3600)] = 15.0
     """Time in which demo traffic grows from a tenth to its full rate."""
 

@@ -86,6 +86,20 @@ class Traffic:
                 times = arrivals(journey.per_second * scale, ramp_seconds, random.Random(self._chance.random()))  # noqa: S311
                 group.create_task(self._send(journey.name, journey.run, times))
 
+    async def probe(self, every_seconds: float) -> None:
+        """Until cancelled: one journey of each service at that distance, so that no minute of a quiet one goes unseen.
+
+        Nothing of it is recorded here; the gateway counts its requests like any others.
+        """
+        await self._accounts.anyone()
+        while True:
+            found = await asyncio.gather(
+                *(self.check(service, 1, every_seconds, backend=None, token="") for service in CHECKS)
+            )
+            for failure in (failure for result in found for failure in result.failures):
+                log.info("a probe failed: %s", failure)
+            await asyncio.sleep(every_seconds)
+
     def add_extra(self, service: str, rate_per_second: float, seconds: float) -> ExtraLoad:
         """Replaces extra load that the service has already."""
         self.remove_extra(service)

@@ -60,6 +60,25 @@ async def test_slow_answers_do_not_slow_arrivals(tmp_path: Path, monkeypatch: py
         assert recorder.outcomes()["sent"] == 0
 
 
+async def test_probes_ask_every_service_through_the_gateway_and_stay_out_of_the_numbers(tmp_path: Path) -> None:
+    async with a_load(tmp_path) as (crooked, traffic, _, recorder):
+        probing = asyncio.create_task(traffic.probe(5.0))
+        asked = (
+            "/api/users",
+            "/api/conversations",
+            "/v1/",
+            "/api/files",
+            "/api/search",
+            "/api/notifications",
+            "/api/streams",
+        )
+        await until(lambda: all(any(path.startswith(each) for path, _ in crooked.asked) for each in asked))
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
+        assert all("x-backstay-backend" not in headers for _, headers in crooked.asked)
+        assert recorder.outcomes()["sent"] == 0
+
+
 async def test_extra_load_ends_by_itself_and_by_order(tmp_path: Path) -> None:
     async with a_load(tmp_path) as (crooked, traffic, client, _):
         order = {"rate_per_second": 100, "seconds": 0.2}
