@@ -62,6 +62,7 @@ class Situation:
     plans: tuple[RunningPlan, ...] = ()
     sources: tuple[SourceHealth, ...] = ()
     request_rates: Mapping[str, float] = field(default_factory=dict)  # requests/s at the gateway by service
+    capacity_estimates: Mapping[str, float] = field(default_factory=dict)  # requests/s by service, no load test
     drill: str | None = None  # name and target of the drill that runs now
     frozen: str | None = None  # the reason given with `freeze`; None when automatic action is allowed
     automatic: bool = False  # whether the policy lets Backstay act by itself

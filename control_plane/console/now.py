@@ -60,13 +60,14 @@ class NowPage:
     as_of: datetime
 
 
-def _cell(state: SloState | None) -> Cell | None:
+def _cell(state: SloState | None, capacity: float | None = None) -> Cell | None:
     if state is None:
         return None
     remaining = state.budget_remaining_ratio
     unmeasured = state.verdict in (Verdict.UNKNOWN, Verdict.NO_TRAFFIC)
     if state.kind is Kind.THROUGHPUT and state.verdict is Verdict.UNKNOWN:
-        word, budget = "not tested", "no load test yet"
+        word = "not tested"
+        budget = "no load test yet" if capacity is None else f"about {words.rate(capacity)}, estimated"
     else:
         word = "no traffic" if state.verdict is Verdict.NO_TRAFFIC else state.verdict.value
         budget = words.percent(remaining) if remaining is not None else "not measured"
@@ -94,7 +95,7 @@ def _row(service: str, situation: Situation) -> Row:
     return Row(
         service=service,
         rate=words.rate(situation.request_rates.get(service)),
-        cells=tuple(_cell(by_kind.get(kind)) for kind, _, _ in COLUMNS),
+        cells=tuple(_cell(by_kind.get(kind), situation.capacity_estimates.get(service)) for kind, _, _ in COLUMNS),
         service_weight=weights.service if weights else None,
         ready=f"{deployment.ready}/{deployment.desired}" if deployment else "unknown",
         alarming=any(state.verdict is Verdict.PAGE for state in states),

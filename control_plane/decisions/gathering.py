@@ -46,6 +46,8 @@ COUNTED_SECONDS = 30.0
 """Stretch over which answers and calls are counted when nothing is wrong."""
 BASELINE_AGE = timedelta(seconds=60)
 """A healthy baseline is at least this old, so that the beginning of a breach is not in it."""
+ESTIMATED_ABOVE = 0.2
+"""Utilisation above which a capacity is estimated."""
 USUAL_OVER = timedelta(hours=1)
 DEMAND_OVER = timedelta(minutes=5)
 RESTARTS_OVER = timedelta(seconds=60)
@@ -264,6 +266,20 @@ class Gatherer:
         for each in seen:
             total += each
         return total * (1 / len(seen))
+
+
+def capacity_estimate(service: ServiceEvidence) -> float | None:
+    """Requests per second that the service's own replicas could carry, by proportion: rate / utilisation.
+
+    None at 20 % utilisation or below, where the proportion is mostly noise, and while another backend answers too. It
+    is shown and never judged: only a load test proves a capacity.
+    """
+    rate, saturation, weights = service.requests_per_second, service.saturation, service.weights
+    if rate is None or saturation is None or weights is None or weights.service < 100:
+        return None
+    if saturation.utilisation <= ESTIMATED_ABOVE:
+        return None
+    return rate / saturation.utilisation
 
 
 def request_rate(states: Iterable[SloState]) -> float | None:

@@ -17,7 +17,14 @@ from control_plane.actions.plans import Plan, PlanPolicy
 from control_plane.clock import Clock, Monotonic
 from control_plane.decisions import codec
 from control_plane.decisions.evidence import Drill, Evidence
-from control_plane.decisions.gathering import CALLS_REACH, Gatherer, Readings, request_rate, slots_reach
+from control_plane.decisions.gathering import (
+    CALLS_REACH,
+    Gatherer,
+    Readings,
+    capacity_estimate,
+    request_rate,
+    slots_reach,
+)
 from control_plane.decisions.policy import Decision, decide
 from control_plane.decisions.reasons import Action
 from control_plane.decisions.saturation import SATURATION_SELECTORS
@@ -431,6 +438,11 @@ class Ticker:
             for service in SERVICES
             if (rate := request_rate(s for s in self.states if s.service == service)) is not None
         }
+        estimates = {
+            service.service: estimate
+            for service in (self.evidence.services if self.evidence else ())
+            if (estimate := capacity_estimate(service)) is not None
+        }
         return Situation(
             at=self._clock(),
             states=self.states,
@@ -438,6 +450,7 @@ class Ticker:
             plans=tuple(map(_running_plan, self._sagas.running())),
             sources=self._sources(fetched, stored),
             request_rates=rates,
+            capacity_estimates=estimates,
             drill=f"{self.drill.name} on {self.drill.service}" if self.drill else None,
             frozen=stored.frozen.reason if stored.frozen else None,
             automatic=self._policy.automatic,

@@ -1,11 +1,12 @@
 """The sentence at the top must be true, and the worst must come first."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from control_plane.console.now import headline, now_page
 from control_plane.situation import RunningPlan, Situation
-from control_plane.slo.state import Verdict
-from tests.console.console_builders import NOON, a_moment, a_runtime, a_situation, with_state
+from control_plane.slo.state import Kind, Verdict
+from tests.console.console_builders import NOON, a_moment, a_runtime, a_situation, an_slo_state, with_state
 
 
 def test_calm_is_said_in_one_short_sentence() -> None:
@@ -72,6 +73,14 @@ def test_an_observer_says_that_it_will_do_nothing() -> None:
     assert any("only observes" in detail for detail in page.details)
     assert page.as_of == NOON
     assert page.moments[0].title == "recovered"
+
+
+def test_an_estimated_capacity_is_shown_and_never_judged() -> None:
+    untested = replace(an_slo_state("search-service", Kind.THROUGHPUT), verdict=Verdict.UNKNOWN)
+    page = now_page(a_situation(states=(untested,), capacity_estimates={"search-service": 54.2}), ())
+    cell = next(row for row in page.rows if row.service == "search-service").cells[3]
+    assert cell is not None
+    assert (cell.word, cell.budget, cell.budget_percent) == ("not tested", "about 54 req/s, estimated", None)
 
 
 def test_a_freeze_is_shown_with_its_reason() -> None:

@@ -12,15 +12,16 @@ import pytest
 
 from control_plane.decisions.capacity import Demand
 from control_plane.decisions.evidence import NEVER, Evidence, RecentAction, ServiceEvidence
-from control_plane.decisions.gathering import Gatherer, Readings, request_rate, slots_reach
+from control_plane.decisions.gathering import Gatherer, Readings, capacity_estimate, request_rate, slots_reach
 from control_plane.decisions.policy import decide
 from control_plane.decisions.reasons import Move, Reason
+from control_plane.decisions.saturation import Saturation
 from control_plane.slo.events import RecentEvents, Series
 from control_plane.slo.state import Kind, SloState, Verdict
 from control_plane.topology import MONOLITH, SERVICES, Deployment, RuntimeState, Weights
 from control_plane.tracing.call_attribution import AttributionVerdict
 from tests.console.console_builders import an_slo_state
-from tests.decisions.decision_builders import AUTO, GATEWAY, IDENTITY, NOON, SEARCH
+from tests.decisions.decision_builders import AUTO, GATEWAY, IDENTITY, NOON, SEARCH, a_service
 
 SECOND = timedelta(seconds=1)
 
@@ -362,3 +363,13 @@ def test_blindness_is_never_in_the_future() -> None:
     ticks.now -= timedelta(hours=1)
     evidence = ticks.gather([lost(a_state(ticks.now))])
     assert of(evidence).unknown_since == NOON - timedelta(hours=1) + 5 * SECOND
+
+
+def test_a_capacity_is_estimated_by_proportion_and_only_where_that_means_something() -> None:
+    half_full = Saturation(2, Demand(32.0, 32.0), Demand(16.0, 4.0))
+    fifth_full = Saturation(2, Demand(32.0, 32.0), Demand(6.4, 4.0))
+    assert capacity_estimate(a_service(SEARCH, saturation=half_full)) == pytest.approx(40.0)
+    assert capacity_estimate(a_service(SEARCH, saturation=fifth_full)) is None
+    assert capacity_estimate(a_service(SEARCH, saturation=None)) is None
+    assert capacity_estimate(a_service(SEARCH, saturation=half_full, requests_per_second=None)) is None
+    assert capacity_estimate(a_service(SEARCH, saturation=half_full, weights=Weights(50, 50))) is None
