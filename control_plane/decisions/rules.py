@@ -179,6 +179,9 @@ class Rules:
         name, deployment = service.service, _known(service.deployment)
         known_room = service.saturation is not None and service.saturation.replicas > 0
         wanted = self.recommended(service) if known_room else None
+        if found.crashing:  # those that stay look full, and more of them would exit as well
+            watched = f" {_seen(found.suspect)}." if found.suspect else ""
+            return Hold(Reason.MORE_EVIDENCE_NEEDED, f"{capital(_crash(service))}.{watched}")
         if wanted is not None and wanted.replicas > deployment.desired:
             sentence = (
                 f"{_room(service)}, wanted are {phrases.percent(self.policy.scale.target_utilisation)}: "

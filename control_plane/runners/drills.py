@@ -289,7 +289,8 @@ class DrillRunner:
         elif event.kind is EventKind.RETREATING:
             run.note(event.at, "stopped", event.detail)
         elif event.kind is EventKind.ENDED:
-            run.saga_ended = progress_of(event.saga).state
+            if plan.kind is PlanKind.ROLLBACK or run.fault.expected_action == "scale":
+                run.saga_ended = progress_of(event.saga).state
             run.note(event.at, "plan ended", event.detail)
         run.changed.set()
 

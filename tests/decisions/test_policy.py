@@ -261,6 +261,14 @@ def test_a_suspicion_says_what_would_settle_it() -> None:
     assert "640 more requests or 13 s would settle it" in decision.sentence
 
 
+def test_replicas_that_keep_exiting_get_no_company_however_full_the_rest_is() -> None:
+    full = a_service(FILES, saturation=slots_used(40.0), restarts_recently=2)
+    decision = decided(an_evidence(full))[FILES]
+    assert (decision.action, decision.reason) == (Action.HOLD, Reason.MORE_EVIDENCE_NEEDED)
+    assert "2 restarts within a minute" in decision.sentence
+    assert decided(an_evidence(replace(full, restarts_recently=0)))[FILES].reason is Reason.SATURATED
+
+
 def test_three_independent_culprits_roll_everything_back() -> None:
     decisions = decided(an_evidence(failing(GATEWAY), failing(IDENTITY), slow(FILES)))
     [decision] = only_acting(decisions)
