@@ -84,8 +84,9 @@ def decide(evidence: Evidence, policy: Policy, now: datetime) -> tuple[Decision,
     them. Rules for each service, first match wins: evidence too old · what runs is unknown · data missing · no traffic
     · a plan runs · already on the monolith · only what the monolith shares fails · another service is the culprit ·
     lack of room without a change: scale out, or roll back at the limit · culprit unclear · its fault: roll back ·
-    exiting: hold · busy: scale out · burning slowly · suspect · long idle: scale in · within budget. What is to be done then has to
-    pass the guards, the surest harm first, so that a short budget of actions goes where it is needed most.
+    exiting: hold · busy: scale out · burning slowly · suspect · long idle: scale in · within budget. What is to be
+    done then has to pass the guards, the surest harm first, so that a short budget of actions goes where it is needed
+    most.
     """
     round_ = _Round(evidence, policy, now)
     if not round_.fresh.passed:
